@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds the image: build-image.sh [docker build's options]. IMAGE (p8s:latest) and KUBERNETES (1.37) are its settings.
+# Mirrors and the CA bundle are this machine's own: nothing of them stays in the image.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+base=$(scripts/base-image.sh)
+arguments=(--build-arg "BASE_IMAGE=$base" --build-arg "KUBERNETES=${KUBERNETES:-1.37}")
+# Given by value only where the machine differs from the default.
+for name in GOPROXY GOSUMDB; do
+  value=$(go env $name 2>/dev/null || true); value=${value:-${!name:-}}
+  [ -z "$value" ] || arguments+=(--build-arg "$name=$value")
+done
+pip_index=${PIP_INDEX_URL:-$(pip config get global.index-url 2>/dev/null || true)}
+[ -z "$pip_index" ] || arguments+=(--build-arg "PIP_INDEX_URL=$pip_index")
+for name in http_proxy https_proxy no_proxy; do
+  [ -z "${!name:-}" ] || arguments+=(--build-arg "$name=${!name}")
+done
+bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
+[ ! -r "$bundle" ] || arguments+=(--secret "id=ca,src=$bundle")
+[ -z "${VERSION:-}" ] || arguments+=(--build-arg "VERSION=$VERSION")
+arguments+=(--build-arg "REVISION=$(git rev-parse --verify -q HEAD 2>/dev/null || echo unknown)"
+  --build-arg "CREATED=$(git log -1 --format=%cI 2>/dev/null || true)")
+[ -t 1 ] || arguments+=(--progress plain)
+SECONDS=0
+docker buildx build --load "${arguments[@]}" --tag "${IMAGE:-p8s:latest}" "$@" .
+echo "image: ${IMAGE:-p8s:latest} is built ($SECONDS s)"
