@@ -1,0 +1,333 @@
+"""The start: an ordered list of steps, each safe to repeat, each with its readiness gate."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import datetime
+import json
+import pathlib
+import threading
+import time
+
+from p8s_supervisor import (
+    commands,
+    components,
+    context,
+    errors,
+    files,
+    health,
+    kube,
+    kubeconfig,
+    manifests,
+    network,
+    paths,
+    pki,
+    probes,
+    status,
+    wait,
+)
+
+# Settings that objects in etcd were made with; they cannot change under them.
+KEPT_SETTINGS = ("service_cidr", "pod_cidr", "cluster_domain", "node_name")
+LOG_LINES = 20
+# A static pod that has ended this often in one start is not waited for any longer.
+ATTEMPTS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One step of the start.
+
+    Attributes:
+        name: as the story and /status show it.
+        run: does it; returns once its gate is passed.
+    """
+
+    name: str
+    run: collections.abc.Callable[[context.Context, health.Monitor], None]
+
+
+def start(run: context.Context, monitor: health.Monitor) -> None:
+    """Go through `STEPS`.
+
+    Raises:
+        P8sError: a step failed; the error names the component, with the last lines of its log.
+        CancelledError: the stop was asked for meanwhile.
+    """
+    for step in STEPS:
+        with run.timeline.phase(step.name) as phase:
+            step.run(run, monitor)
+        run.tell(f"{step.name}: done in {phase.duration:.2f} s")
+
+
+# --- setup
+
+
+def set_up(run: context.Context, monitor: health.Monitor) -> None:
+    """Everything that components read: PKI, kubeconfigs, configuration, static pods, rules."""
+    plan = run.plan
+    network.check_ranges(plan)
+    fresh = check_record(run)
+    now = datetime.datetime.now(datetime.UTC)
+    authorities = pki.ensure_authorities(plan.paths.authorities, fresh=fresh, now=now)
+    for name, pair in authorities.items():
+        files.write(plan.paths.pki / f"{name}.crt", pair.certificate_pem)
+    leaves = pki.write_leaves(components.leaves(plan), authorities, plan.paths.pki, now=now)
+    ca = authorities[pki.CLUSTER].certificate_pem
+    for leaf, file in components.KUBECONFIGS.items():
+        files.write(
+            plan.paths.kubernetes / file,
+            kubeconfig.render(
+                server=f"https://127.0.0.1:{plan.settings.api_port}",
+                user=leaf,
+                ca_pem=ca,
+                certificate_pem=leaves[leaf].certificate_pem,
+                key_pem=leaves[leaf].key_pem,
+            ),
+            mode=0o600,
+        )
+    run.admin = (ca, leaves["admin"].certificate_pem, leaves["admin"].key_pem)
+    write_configuration(run)
+    if fresh:
+        record = {name: run.loaded.texts[name] for name in KEPT_SETTINGS}
+        record["kubernetes"] = run.versions["kubernetes"]
+        files.write(plan.paths.cluster_record, json.dumps(record, indent=2) + "\n")
+
+
+def check_record(run: context.Context) -> bool:
+    """Compare the settings with those that the state volume was made with.
+
+    Returns:
+        Whether the volume is new.
+
+    Raises:
+        SettingsError: they differ, with each difference.
+        P8sError: the record cannot be read.
+    """
+    file = run.plan.paths.cluster_record
+    if not file.exists():
+        return True
+    try:
+        record: dict[str, str] = json.loads(file.read_text())
+        wrong = [
+            f"{name} = {run.loaded.texts[name]!r}, but the cluster in this volume was made with "
+            f"{record[name]!r}: use that, or a new volume"
+            for name in KEPT_SETTINGS
+            if record[name] != run.loaded.texts[name]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise errors.P8sError(
+            f"{file} is damaged: {error!r}",
+            hint="put it back from a copy; it holds the settings that the cluster was made with: "
+            + ", ".join(KEPT_SETTINGS),
+        ) from error
+    if wrong:
+        raise errors.SettingsError(wrong)
+    return False
+
+
+def write_configuration(run: context.Context) -> None:
+    """Component configuration, CNI, static pods, and the commands that supervisord runs."""
+    plan = run.plan
+    files.write(
+        plan.paths.containerd_config,
+        components.containerd_config(plan, snapshotter=choose_snapshotter(plan.paths.state)),
+    )
+    resolv = network.set_up(plan, own_resolv_conf=pathlib.Path("/etc/resolv.conf"))
+    files.write(plan.paths.resolv_conf, resolv)
+    files.write(plan.paths.cni_config, components.cni_config(plan, port_map_backend="nftables"))
+    files.write(plan.paths.kubelet_config, json.dumps(components.kubelet_config(plan), indent=2))
+    for name, text in manifests.static_pods(manifests.values(plan)).items():
+        files.write(plan.paths.static_pods / name, text, mode=0o600)
+    for name, command in (
+        ("etcd", components.etcd(plan)),
+        ("containerd", components.containerd(plan)),
+        ("kubelet", components.kubelet(plan)),
+    ):
+        files.write(plan.paths.commands / name, components.command_script(command), mode=0o600)
+
+
+def choose_snapshotter(state: pathlib.Path) -> str:
+    """overlayfs where the state can hold an upper directory, else native (which copies).
+
+    overlayfs on overlayfs has no upper directory: the state is not a volume then.
+    """
+    best, kind = "", ""
+    for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
+        _, mounted_at, type_ = line.split()[:3]
+        inside = f"{state}/".startswith(mounted_at.rstrip("/") + "/")
+        if inside and len(mounted_at) >= len(best):
+            best, kind = mounted_at, type_
+    return "native" if kind == "overlay" else "overlayfs"
+
+
+# --- processes
+
+
+def start_processes(run: context.Context, monitor: health.Monitor) -> None:
+    """containerd and etcd side by side, the node's images, then kubelet."""
+    run.supervisor.start("containerd")
+    run.supervisor.start("etcd")
+    _await(
+        run,
+        "containerd",
+        "containerd's socket",
+        lambda: probes.unix_socket(str(run.plan.paths.containerd_socket)),
+    )
+    import_images(run.plan.paths)
+    _await(run, "etcd", "etcd's port", lambda: probes.port("127.0.0.1", 2379))
+    run.supervisor.start("kubelet")
+
+
+def import_images(places: paths.Paths) -> None:
+    """Import the image archives that the node brings along; what is there already is skipped.
+
+    Raises:
+        CommandError: containerd refused one.
+    """
+    for archive in sorted(places.images.glob("*.tar")):
+        commands.run(
+            [
+                "ctr",
+                f"--address={places.containerd_socket}",
+                "--namespace=k8s.io",
+                "images",
+                "import",
+                "--local",
+                str(archive),
+            ]
+        )
+
+
+# --- control plane
+
+
+def await_apiserver(run: context.Context, monitor: health.Monitor) -> None:
+    """kubelet has started the static pods and the apiserver says that it is ready."""
+    client = connect(run)
+    _await(run, "kube-apiserver", "kube-apiserver's /readyz", lambda: probes.apiserver(client))
+
+
+def connect(run: context.Context) -> kube.Client:
+    """The apiserver's client, made once."""
+    if run.client is None:
+        crypto = run.plan.paths.pki
+        run.client = kube.Client(
+            f"https://127.0.0.1:{run.plan.settings.api_port}",
+            ca=crypto / "ca.crt",
+            certificate=crypto / "p8s.crt",
+            key=crypto / "p8s.key",
+        )
+    return run.client
+
+
+def apply_manifests(run: context.Context, monitor: health.Monitor) -> None:
+    """Server-side apply of the add-ons."""
+    client = connect(run)
+    for manifest in manifests.add_ons(manifests.values(run.plan)):
+        client.apply(manifest)
+
+
+def await_ready(run: context.Context, monitor: health.Monitor) -> None:
+    """Every condition of readiness holds."""
+
+    def look() -> str | None:
+        missing = monitor.look()
+        return "; ".join(f"{name}: {reason}" for name, reason in missing.items()) or None
+
+    _await(run, "kubelet", "readiness", look)
+
+
+STEPS = (
+    Step("setup", set_up),
+    Step("processes", start_processes),
+    Step("apiserver", await_apiserver),
+    Step("manifests", apply_manifests),
+    Step("readiness", await_ready),
+)
+
+
+# --- gates
+
+
+def _await(run: context.Context, component: str, awaited: str, probe: wait.Probe) -> None:
+    """Wait until the probe holds, until a component fails for good, or until the deadline.
+
+    Raises:
+        ComponentFailedError: with the last lines of the failed component's log.
+    """
+
+    def guarded() -> str | None:
+        reason = probe()
+        if reason is not None:
+            raise_failure(run)
+        return reason
+
+    left = run.plan.settings.start_timeout - run.timeline.now()
+    try:
+        wait.until(guarded, awaited=awaited, seconds=max(left, 0), cancelled=run.stop.is_set)
+    except errors.WaitTimeoutError as error:
+        raise errors.ComponentFailedError(
+            component, str(error), log_tail=log_tail(run.plan.paths, component)
+        ) from error
+
+
+def raise_failure(run: context.Context) -> None:
+    """Say so at once when a component will not come up any more.
+
+    Raises:
+        ComponentFailedError: supervisord gave a process up, or a static pod ended twice.
+    """
+    for process in run.supervisor.list_processes():
+        if process.state == "FATAL":
+            raise errors.ComponentFailedError(
+                process.name, process.reason, log_tail=log_tail(run.plan.paths, process.name)
+            )
+    since = time.time() - run.timeline.now()
+    for name in probes.STATIC_PODS:
+        logs = static_pod_logs(run.plan.paths, name)
+        if sum(log.stat().st_mtime >= since for log in logs) > ATTEMPTS:
+            raise errors.ComponentFailedError(
+                name, "it keeps ending", log_tail=log_tail(run.plan.paths, name)
+            )
+
+
+def static_pod_logs(places: paths.Paths, name: str) -> list[pathlib.Path]:
+    """A static pod's container logs, one for each attempt to run it, oldest first."""
+    logs = places.pod_logs.glob(f"kube-system_{name}-*/{name}/*.log")
+    return sorted(logs, key=lambda log: log.lstat().st_mtime)
+
+
+def log_tail(places: paths.Paths, component: str) -> list[str]:
+    """The last lines of a component's log, whether it is a process or a static pod."""
+    if component in probes.STATIC_PODS:
+        logs = static_pod_logs(places, component)
+        # kubelet's format: time, stream, a tag, then the line itself.
+        lines = files.tail(logs[-1], lines=LOG_LINES) if logs else []
+        return [line.split(" ", 3)[-1] for line in lines]
+    return files.tail(places.logs / f"{component}.log", lines=LOG_LINES)
+
+
+def start_in_background(
+    run: context.Context,
+    monitor: health.Monitor,
+    *,
+    on_ready: collections.abc.Callable[[], None],
+) -> threading.Thread:
+    """The start in a thread of its own; its failure is kept and asks for the stop."""
+
+    def work() -> None:
+        try:
+            start(run, monitor)
+        except errors.CancelledError:
+            return  # whoever asked for the stop has said so already
+        except Exception as error:  # the edge of the thread: whatever it was ends the start
+            run.fail(error)
+            return
+        run.state = status.State.READY
+        on_ready()
+
+    thread = threading.Thread(target=work, name="bootstrap", daemon=True)
+    thread.start()
+    return thread

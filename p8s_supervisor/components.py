@@ -1,0 +1,375 @@
+"""Every component's flags and configuration, option and value side by side.
+
+Pure: from settings, facts and paths to text. A flag is one line here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import typing
+
+from p8s_supervisor import node, paths, pki, settings
+
+BIN = "/usr/local/bin"
+ETCD_URL = "https://127.0.0.1:2379"
+ETCD_PEER_URL = "https://127.0.0.1:2380"
+
+# client-go's default of 20 requests a second makes kube-controller-manager wait 4.5 s for the
+# service accounts of its own controllers; the only apiserver it can overload is its own.
+CLIENT_LIMITS = ("--kube-api-qps=2000", "--kube-api-burst=2000")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the components' configuration is made from."""
+
+    settings: settings.Settings
+    facts: node.Facts
+    paths: paths.Paths
+
+
+def leaves(plan: Plan) -> list[pki.Leaf]:
+    """The certificates that the components need, at each start anew."""
+    node_name, address = plan.settings.node_name, plan.facts.address
+    domain = plan.settings.cluster_domain
+    server = plan.settings.host_server.removeprefix("https://").rpartition(":")
+    api_names = (
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        f"kubernetes.default.svc.{domain}",
+        "localhost",
+        node_name,
+        "127.0.0.1",
+        address,
+        plan.settings.kubernetes_service_ip,
+        (server[0] or server[2]).strip("[]"),
+        *plan.settings.extra_sans,
+    )
+    local = ("localhost", "127.0.0.1")
+    cluster, etcd, proxy = pki.CLUSTER, pki.ETCD, pki.FRONT_PROXY
+    return [
+        pki.Leaf(
+            name="apiserver",
+            authority=cluster,
+            common_name="kube-apiserver",
+            sans=api_names,
+            client=False,
+        ),
+        pki.Leaf(
+            name="apiserver-kubelet-client",
+            authority=cluster,
+            common_name="kube-apiserver-kubelet-client",
+        ),
+        pki.Leaf(name="front-proxy-client", authority=proxy, common_name="front-proxy-client"),
+        pki.Leaf(name="etcd-server", authority=etcd, common_name="etcd", sans=(*local, node_name)),
+        pki.Leaf(name="apiserver-etcd-client", authority=etcd, common_name="kube-apiserver"),
+        pki.Leaf(
+            name="kubelet",
+            authority=cluster,
+            common_name=f"system:node:{node_name}",
+            organization="system:nodes",
+            sans=(node_name, address, *local),
+            client=False,
+        ),
+        pki.Leaf(
+            name="kubelet-client",
+            authority=cluster,
+            common_name=f"system:node:{node_name}",
+            organization="system:nodes",
+        ),
+        # Own serving certificates: without one, controller-manager and scheduler make an RSA key
+        # each while they start.
+        pki.Leaf(
+            name="controller-manager",
+            authority=cluster,
+            common_name="system:kube-controller-manager",
+            sans=local,
+        ),
+        pki.Leaf(
+            name="scheduler", authority=cluster, common_name="system:kube-scheduler", sans=local
+        ),
+        pki.Leaf(
+            name="admin",
+            authority=cluster,
+            common_name="kubernetes-admin",
+            organization="system:masters",
+        ),
+        pki.Leaf(
+            name="p8s", authority=cluster, common_name="p8s-sidecar", organization="system:masters"
+        ),
+    ]
+
+
+# The leaves that have a kubeconfig, with its file's name.
+KUBECONFIGS = {
+    "kubelet-client": "kubelet.conf",
+    "controller-manager": "controller-manager.conf",
+    "scheduler": "scheduler.conf",
+    "admin": "admin.conf",
+}
+
+
+def etcd(plan: Plan) -> list[str]:
+    """etcd: one member, mutual TLS, on loopback."""
+    crypto = plan.paths.pki
+    return [
+        f"{BIN}/etcd",
+        "--name=p8s",
+        f"--data-dir={plan.paths.etcd_data}",
+        f"--listen-client-urls={ETCD_URL}",
+        f"--advertise-client-urls={ETCD_URL}",
+        f"--cert-file={crypto}/etcd-server.crt",
+        f"--key-file={crypto}/etcd-server.key",
+        f"--trusted-ca-file={crypto}/etcd-ca.crt",
+        "--client-cert-auth=true",
+        f"--listen-peer-urls={ETCD_PEER_URL}",
+        f"--initial-advertise-peer-urls={ETCD_PEER_URL}",
+        f"--initial-cluster=p8s={ETCD_PEER_URL}",
+        f"--peer-cert-file={crypto}/etcd-server.crt",
+        f"--peer-key-file={crypto}/etcd-server.key",
+        f"--peer-trusted-ca-file={crypto}/etcd-ca.crt",
+        "--peer-client-cert-auth=true",
+        # A cluster of one has nobody to wait for: the election timeout is only a delay at start.
+        "--heartbeat-interval=50",
+        "--election-timeout=250",
+        "--log-level=info",
+    ]
+
+
+def containerd(plan: Plan) -> list[str]:
+    """containerd, with the configuration of `containerd_config`."""
+    return [f"{BIN}/containerd", f"--config={plan.paths.containerd_config}"]
+
+
+def kubelet(plan: Plan) -> list[str]:
+    """kubelet, with the configuration of `kubelet_config`."""
+    return [
+        f"{BIN}/kubelet",
+        f"--config={plan.paths.kubelet_config}",
+        f"--kubeconfig={plan.paths.kubernetes}/kubelet.conf",
+        f"--root-dir={plan.paths.kubelet_root}",
+        f"--hostname-override={plan.settings.node_name}",
+        f"--node-ip={plan.facts.address}",
+        f"--v={plan.settings.verbosity}",
+    ]
+
+
+def kube_apiserver(plan: Plan) -> list[str]:
+    """kube-apiserver."""
+    crypto, kept, chosen = plan.paths.pki, plan.paths.authorities, plan.settings
+    return [
+        "kube-apiserver",
+        f"--advertise-address={plan.facts.address}",
+        f"--secure-port={chosen.api_port}",
+        f"--service-cluster-ip-range={chosen.service_cidr}",
+        "--allow-privileged=true",
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        "--enable-bootstrap-token-auth=true",
+        "--profiling=false",
+        f"--client-ca-file={crypto}/ca.crt",
+        f"--tls-cert-file={crypto}/apiserver.crt",
+        f"--tls-private-key-file={crypto}/apiserver.key",
+        f"--etcd-servers={ETCD_URL}",
+        f"--etcd-cafile={crypto}/etcd-ca.crt",
+        f"--etcd-certfile={crypto}/apiserver-etcd-client.crt",
+        f"--etcd-keyfile={crypto}/apiserver-etcd-client.key",
+        f"--kubelet-certificate-authority={crypto}/ca.crt",
+        f"--kubelet-client-certificate={crypto}/apiserver-kubelet-client.crt",
+        f"--kubelet-client-key={crypto}/apiserver-kubelet-client.key",
+        "--kubelet-preferred-address-types=InternalIP,Hostname",
+        f"--proxy-client-cert-file={crypto}/front-proxy-client.crt",
+        f"--proxy-client-key-file={crypto}/front-proxy-client.key",
+        f"--requestheader-client-ca-file={crypto}/front-proxy-ca.crt",
+        "--requestheader-allowed-names=front-proxy-client",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-username-headers=X-Remote-User",
+        f"--service-account-issuer=https://kubernetes.default.svc.{chosen.cluster_domain}",
+        f"--service-account-key-file={kept}/sa.key",
+        f"--service-account-signing-key-file={kept}/sa.key",
+        f"--v={chosen.verbosity}",
+    ]
+
+
+def kube_controller_manager(plan: Plan) -> list[str]:
+    """kube-controller-manager."""
+    crypto, kept, chosen = plan.paths.pki, plan.paths.authorities, plan.settings
+    own = f"{plan.paths.kubernetes}/controller-manager.conf"
+    return [
+        "kube-controller-manager",
+        f"--kubeconfig={own}",
+        f"--authentication-kubeconfig={own}",
+        f"--authorization-kubeconfig={own}",
+        "--bind-address=127.0.0.1",
+        f"--tls-cert-file={crypto}/controller-manager.crt",
+        f"--tls-private-key-file={crypto}/controller-manager.key",
+        "--leader-elect=false",
+        *CLIENT_LIMITS,
+        "--controllers=*,bootstrapsigner,tokencleaner",
+        "--use-service-account-credentials=true",
+        "--allocate-node-cidrs=true",
+        f"--cluster-cidr={chosen.pod_cidr}",
+        # One node: it gets the whole range.
+        f"--node-cidr-mask-size={chosen.pod_cidr.prefixlen}",
+        f"--service-cluster-ip-range={chosen.service_cidr}",
+        "--cluster-name=p8s",
+        f"--client-ca-file={crypto}/ca.crt",
+        f"--root-ca-file={crypto}/ca.crt",
+        f"--requestheader-client-ca-file={crypto}/front-proxy-ca.crt",
+        f"--cluster-signing-cert-file={kept}/ca.crt",
+        f"--cluster-signing-key-file={kept}/ca.key",
+        f"--service-account-private-key-file={kept}/sa.key",
+        "--profiling=false",
+        f"--v={chosen.verbosity}",
+    ]
+
+
+def kube_scheduler(plan: Plan) -> list[str]:
+    """kube-scheduler."""
+    own = f"{plan.paths.kubernetes}/scheduler.conf"
+    return [
+        "kube-scheduler",
+        f"--kubeconfig={own}",
+        f"--authentication-kubeconfig={own}",
+        f"--authorization-kubeconfig={own}",
+        "--bind-address=127.0.0.1",
+        f"--tls-cert-file={plan.paths.pki}/scheduler.crt",
+        f"--tls-private-key-file={plan.paths.pki}/scheduler.key",
+        "--leader-elect=false",
+        *CLIENT_LIMITS,
+        "--profiling=false",
+        f"--v={plan.settings.verbosity}",
+    ]
+
+
+def kubelet_config(plan: Plan) -> dict[str, typing.Any]:
+    """KubeletConfiguration (kubelet.config.k8s.io/v1beta1)."""
+    crypto = plan.paths.pki
+    config: dict[str, typing.Any] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "staticPodPath": str(plan.paths.static_pods),
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": f"{crypto}/ca.crt"},
+        },
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": f"{crypto}/kubelet.crt",
+        "tlsPrivateKeyFile": f"{crypto}/kubelet.key",
+        "readOnlyPort": 0,
+        "containerRuntimeEndpoint": f"unix://{plan.paths.containerd_socket}",
+        "cgroupDriver": "cgroupfs",
+        "cgroupsPerQOS": True,
+        # cgroup v1 is out of support upstream, but many a CI host still has it.
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "clusterDNS": [plan.settings.dns_service_ip],
+        "clusterDomain": plan.settings.cluster_domain,
+        "resolvConf": str(plan.paths.resolv_conf),
+        "registerNode": True,
+        "serializeImagePulls": False,
+        "kubeAPIQPS": 500,
+        "kubeAPIBurst": 1000,
+        "eventRecordQPS": 50,
+        "eventBurst": 100,
+        "containerLogMaxSize": "10Mi",
+        "containerLogMaxFiles": 3,
+        # A developer's disk is often nearly full; kubelet's default of 15 % would evict there.
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "2%",
+            "nodefs.inodesFree": "2%",
+            "imagefs.available": "2%",
+        },
+        "imageGCHighThresholdPercent": 97,
+        "imageGCLowThresholdPercent": 94,
+    }
+    if not plan.facts.can_raise_limits:
+        # Without CAP_SYS_RESOURCE kubelet cannot write oom_score_adj or raise rlimits; this gate
+        # makes it log that instead of ending.
+        config["featureGates"] = {"KubeletInUserNamespace": True}
+    return config
+
+
+def containerd_config(plan: Plan, *, snapshotter: str) -> str:
+    """containerd's configuration, version 3 (containerd 2.x), as TOML."""
+    restrict = "false" if plan.facts.can_raise_limits else "true"
+    return f"""\
+version = 3
+root = "{plan.paths.containerd_root}"
+state = "/run/containerd"
+disabled_plugins = [
+  "io.containerd.nri.v1.nri",
+  "io.containerd.internal.v1.tracing",
+  "io.containerd.tracing.processor.v1.otlp",
+]
+
+[grpc]
+  address = "{plan.paths.containerd_socket}"
+
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "{snapshotter}"
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = "p8s.local/pause:1"
+  [plugins."io.containerd.cri.v1.images".registry]
+    config_path = "/etc/containerd/certs.d"
+
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = {restrict}
+  # Every pod shares the node's kernel and its lack of limits; so does the node with its host.
+  tolerate_missing_hugetlb_controller = true
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["/opt/cni/bin"]
+    conf_dir = "{plan.paths.cni_config.parent}"
+    max_conf_num = 1
+  [plugins."io.containerd.cri.v1.runtime".containerd]
+    default_runtime_name = "crun"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun.options]
+        BinaryName = "/usr/bin/crun"
+        SystemdCgroup = false
+"""
+
+
+def cni_config(plan: Plan, *, port_map_backend: str) -> str:
+    """The pod network: a routed veth for each pod (ptp), addresses by host-local, hostPorts.
+
+    ptp, not bridge: service traffic between two pods of a node is routed, so that it passes
+    kube-proxy's rules without the br_netfilter module.
+    """
+    config = {
+        "cniVersion": "1.0.0",
+        "name": "p8s",
+        "plugins": [
+            {
+                "type": "ptp",
+                # Masquerading is one rule of `network`, not one for each pod.
+                "ipMasq": False,
+                "ipam": {
+                    "type": "host-local",
+                    # On a tmpfs: after a restart no pod has its address any more.
+                    "dataDir": "/run/cni/networks",
+                    "ranges": [[{"subnet": str(plan.settings.pod_cidr)}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            },
+            {
+                "type": "portmap",
+                "capabilities": {"portMappings": True},
+                "snat": True,
+                "backend": port_map_backend,
+            },
+        ],
+    }
+    return json.dumps(config, indent=2) + "\n"
+
+
+def command_script(command: list[str]) -> str:
+    """A shell script that becomes the command; a person can read it and run it."""
+    return "exec " + " \\\n  ".join(shlex.quote(word) for word in command) + "\n"

@@ -1,0 +1,56 @@
+"""What one run of the sidecar works with, wired once in `sidecar`."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import threading
+
+from p8s_supervisor import components, kube, processes, settings, status
+
+
+@dataclasses.dataclass
+class Context:
+    """The objects that the flows share, and the little state that they change.
+
+    Attributes:
+        plan: settings, facts and paths.
+        loaded: the settings with where each came from.
+        supervisor: the process supervisor.
+        timeline: phases and conditions with their times.
+        versions: the components' versions, as the image has them.
+        tell: prints one line of the story that `docker logs` shows.
+        token: what callers of the HTTP API show who are not on the host.
+        stop: set once, by whatever asks for the stop first.
+        stop_reason: who that was.
+        failure: what ended the start; None as long as nothing did.
+        state: where the cluster's life stands.
+        client: the apiserver's client; None until the PKI is there.
+        admin: credentials for kubeconfigs: CA, certificate and key (PEM); None until then.
+    """
+
+    plan: components.Plan
+    loaded: settings.Loaded
+    supervisor: processes.Supervisor
+    timeline: status.Timeline
+    versions: dict[str, str]
+    tell: collections.abc.Callable[[str], None]
+    token: str
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+    stop_reason: str = ""
+    failure: Exception | None = None
+    state: status.State = status.State.STARTING
+    client: kube.Client | None = None
+    admin: tuple[bytes, bytes, bytes] | None = None
+
+    def request_stop(self, reason: str) -> None:
+        """Ask for the stop; the first reason is kept."""
+        if not self.stop.is_set():
+            self.stop_reason = reason
+            self.stop.set()
+
+    def fail(self, error: Exception) -> None:
+        """Keep what ended the start, and ask for the stop; the first failure is kept."""
+        if self.failure is None and not self.stop.is_set():
+            self.failure = error
+            self.request_stop("the start failed")

@@ -1,0 +1,69 @@
+"""One DNS question over UDP: all that readiness needs of a resolver (RFC 1035, section 4.1)."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import struct
+
+_A, _IN = 1, 1
+
+
+def build_query(name: str, *, identifier: int) -> bytes:
+    """A recursive question for a name's A records."""
+    labels = b"".join(
+        bytes([len(label)]) + label.encode("ascii") for label in name.rstrip(".").split(".")
+    )
+    header = struct.pack(">HHHHHH", identifier, 0x0100, 1, 0, 0, 0)
+    return header + labels + b"\0" + struct.pack(">HH", _A, _IN)
+
+
+def parse_answer(answer: bytes, *, identifier: int) -> list[str]:
+    """The IPv4 addresses in an answer.
+
+    Raises:
+        ValueError: not an answer to this question, or one with an error code.
+    """
+    try:
+        got, flags, questions, answers = struct.unpack_from(">HHHH", answer)
+        if got != identifier or not flags & 0x8000:
+            raise ValueError("not an answer to the question")
+        if flags & 0xF:
+            raise ValueError(f"DNS error code {flags & 0xF}")
+        at = 12
+        for _ in range(questions):
+            at = _skip_name(answer, at) + 4
+        addresses = []
+        for _ in range(answers):
+            at = _skip_name(answer, at)
+            kind, _, _, length = struct.unpack_from(">HHIH", answer, at)
+            at += 10
+            if kind == _A and length == 4:
+                addresses.append(socket.inet_ntoa(answer[at : at + 4]))
+            at += length
+    except (struct.error, IndexError, OSError) as error:
+        raise ValueError("a malformed answer") from error
+    return addresses
+
+
+def _skip_name(message: bytes, at: int) -> int:
+    while message[at]:
+        if message[at] & 0xC0:  # a pointer ends the name
+            return at + 2
+        at += message[at] + 1
+    return at + 1
+
+
+def query(name: str, *, server: str, seconds: float) -> list[str]:
+    """Ask a server for a name's IPv4 addresses.
+
+    Raises:
+        OSError: no answer within that many seconds, or the server cannot be reached.
+        ValueError: the answer is an error or not an answer.
+    """
+    identifier = secrets.randbits(16)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
+        connection.settimeout(seconds)
+        connection.connect((server, 53))
+        connection.send(build_query(name, identifier=identifier))
+        return parse_answer(connection.recv(4096), identifier=identifier)

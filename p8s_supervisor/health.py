@@ -1,0 +1,88 @@
+"""Readiness: every condition looked at, with the reason for each that does not hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+
+from p8s_supervisor import context, probes, processes, status
+
+PROCESSES = ("etcd", "containerd", "kubelet")
+# How long one look serves all that ask: many clients that poll cost as much as one.
+FRESH_SECONDS = 0.1
+
+
+@dataclasses.dataclass
+class Counters:
+    """What /metrics counts. Written under the monitor's lock."""
+
+    probes: int = 0
+    probe_failures: int = 0
+    dns_failures: int = 0
+
+
+class Monitor:
+    """Looks at the cluster when asked, at most once per `FRESH_SECONDS`."""
+
+    def __init__(self, run: context.Context) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self._looked_at = -FRESH_SECONDS
+        self._missing: dict[str, str] = {}
+        self._pids: dict[str, set[int]] = {}
+        self.counters = Counters()
+
+    def restarts(self, process: processes.Process) -> int:
+        """How often a process has been seen to be another one than before."""
+        with self._lock:
+            seen = self._pids.setdefault(process.name, set())
+            if process.pid:
+                seen.add(process.pid)
+            return max(0, len(seen) - 1)
+
+    def missing(self) -> dict[str, str]:
+        """What is missing for readiness: condition → reason; empty when the cluster is ready."""
+        state = self._run.state
+        if state in (status.State.STOPPING, status.State.FAILED):
+            return {"p8s": f"the cluster is {state}"}
+        missing = self.look()
+        if state == status.State.STARTING:
+            return missing or {"p8s": "the start is not complete"}
+        self._run.state = status.State.NOT_READY if missing else status.State.READY
+        return missing
+
+    def look(self) -> dict[str, str]:
+        """The conditions that do not hold, whatever the life of the cluster stands at."""
+        with self._lock:
+            if time.monotonic() - self._looked_at >= FRESH_SECONDS:
+                conditions = self._conditions()
+                self.counters.probes += 1
+                self.counters.probe_failures += any(conditions.values())
+                self.counters.dns_failures += bool(conditions.get("cluster-dns"))
+                for name, reason in conditions.items():
+                    self._run.timeline.mark(name, holds=reason is None)
+                self._missing = {
+                    name: reason for name, reason in conditions.items() if reason is not None
+                }
+                self._looked_at = time.monotonic()
+            return dict(self._missing)
+
+    def _conditions(self) -> dict[str, str | None]:
+        plan, client = self._run.plan, self._run.client
+        conditions = probes.supervised(self._run.supervisor, PROCESSES)
+        if client is None:
+            return conditions | {"setup": "the cluster's files are not made yet"}
+        conditions["apiserver"] = probes.apiserver(client)
+        if conditions["apiserver"] is not None:
+            return conditions
+        conditions["node"] = probes.node(client, plan.settings.node_name)
+        conditions["default-service-account"] = probes.default_service_account(client)
+        pods = probes.system_pods(client, plan.settings.node_name)
+        conditions |= {f"pod/{name}": reason for name, reason in pods.items()}
+        conditions["cluster-dns"] = probes.cluster_dns(
+            server=plan.settings.dns_service_ip,
+            domain=plan.settings.cluster_domain,
+            expected=plan.settings.kubernetes_service_ip,
+        )
+        return conditions

@@ -1,0 +1,222 @@
+"""PID 1: checks the settings, prepares the container as a node, then is supervisord.
+
+supervisord runs in this process, so that the container's exit code is the cluster's, and so that
+SIGTERM goes to the sidecar, which stops the cluster in order, rather than to everything at once.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import ctypes
+import os
+import pathlib
+import signal
+import sys
+import typing
+
+from p8s_supervisor import errors, files, node, paths, settings
+
+CONFIGURATION = "/etc/supervisor/supervisord.conf"
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
+
+# What kubelet sets, and what it is on most hosts. These sysctls have no namespace: kubelet would
+# change the host's. It writes only where the value differs, so it is shown these values.
+# Source: pkg/kubelet/cm/container_manager_linux.go, setupKernelTunables.
+HOST_SYSCTLS = {
+    "vm/overcommit_memory": "1",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/keys/root_maxbytes": "25000000",
+}
+
+# Source: linux/mount.h
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC = 0x2, 0x4, 0x8, 0x1000, 0x4000
+MS_PRIVATE, MS_SHARED = 0x40000, 0x100000
+CLONE_NEWCGROUP = 0x02000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(
+    source: str, target: pathlib.Path, *, kind: str = "", flags: int = 0, data: str = ""
+) -> None:
+    """mount(2).
+
+    Raises:
+        P8sError: the kernel refused.
+    """
+    encoded = [value.encode() or None for value in (source, str(target), kind)]
+    if _libc.mount(*encoded, ctypes.c_ulong(flags), data.encode() or None) != 0:
+        number = ctypes.get_errno()
+        raise errors.P8sError(
+            f"cannot mount {source or kind or 'over'} at {target}: {os.strerror(number)}",
+            hint="run the container with --privileged",
+        )
+
+
+def prepare_mounts(places: paths.Paths) -> None:
+    """Mount propagation, what must not outlive a restart, and kubelet's root directory."""
+    # kubelet's volumes must show up in containers that ask for it (mountPropagation).
+    mount("", places.root, flags=MS_SHARED | MS_REC)
+    # A restarted container keeps its file system, but none of its processes and mounts.
+    for name, mode in (("p8s", "0700"), ("containerd", "0711"), ("cni", "0700"), ("netns", "0755")):
+        target = places.root / "run" / name
+        target.mkdir(parents=True, exist_ok=True)
+        mount(
+            "tmpfs", target, kind="tmpfs", flags=MS_NOSUID | MS_NODEV | MS_NOEXEC, data=f"mode={mode}"
+        )
+    for directory in (places.kubelet_state, places.kubelet_root, places.logs):
+        directory.mkdir(parents=True, exist_ok=True)
+    mount(str(places.kubelet_state), places.kubelet_root, flags=MS_BIND | MS_REC)
+    # A peer group of its own, or every volume would be mounted under both names.
+    mount("", places.kubelet_root, flags=MS_PRIVATE)
+    mount("", places.kubelet_root, flags=MS_SHARED)
+
+
+def hide_host_sysctls(run: pathlib.Path) -> None:
+    """Show kubelet the values that it wants, without setting them on the host."""
+    for name, value in HOST_SYSCTLS.items():
+        shown = run / "sysctls" / name.replace("/", ".")
+        files.write(shown, value + "\n")
+        target = pathlib.Path("/proc/sys") / name
+        if target.exists():
+            mount(str(shown), target, flags=MS_BIND)
+
+
+def prepare_cgroups(version: int) -> None:
+    """A cgroup namespace whose root is the container's own cgroup, with delegated controllers.
+
+    With it /proc/self/cgroup and /sys/fs/cgroup agree, which kubelet, containerd and crun need,
+    whatever --cgroupns the container was started with.
+    """
+    own = dict(
+        line.split(":", 2)[1:] for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines()
+    )
+    # Docker's default on v1 hosts is the host's namespace: a path other than / shows it.
+    if any(path != "/" for path in own.values()):
+        if _libc.unshare(CLONE_NEWCGROUP) != 0:
+            raise errors.P8sError(
+                f"no cgroup namespace: {os.strerror(ctypes.get_errno())}",
+                hint="run the container with --privileged on Linux 4.6 or later",
+            )
+        remount_cgroups(version)
+    if version == 2:
+        delegate_controllers()
+
+
+def remount_cgroups(version: int) -> None:
+    """Mount the cgroup hierarchies anew, as the new namespace sees them."""
+    if version == 2:
+        mount("cgroup2", CGROUPS, kind="cgroup2", flags=MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        return
+    for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
+        _, target, kind, options = line.split()[:4]
+        if kind == "cgroup":
+            wanted = {"rw", "ro", "nosuid", "nodev", "noexec", "relatime"}
+            data = ",".join(option for option in options.split(",") if option not in wanted)
+            mount("cgroup", pathlib.Path(target), kind="cgroup", data=data)
+
+
+def delegate_controllers() -> None:
+    """cgroup v2: controllers can be given to children only by a cgroup without processes."""
+    own = CGROUPS / "p8s"
+    own.mkdir(exist_ok=True)
+    for pid in (CGROUPS / "cgroup.procs").read_text().split():
+        try:
+            (own / "cgroup.procs").write_text(pid)
+        except ProcessLookupError:
+            continue  # it has ended meanwhile
+    controllers = (CGROUPS / "cgroup.controllers").read_text().split()
+    (CGROUPS / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
+
+
+def remove_cgroups() -> None:
+    """Remove what kubelet made, so that the engine finds its cgroup as it left it."""
+    for top in (CGROUPS, *CGROUPS.glob("*")):
+        for directory, _, _ in os.walk(top / "kubepods", topdown=False):
+            try:
+                os.rmdir(directory)
+            except OSError as error:
+                print(f"p8s: {directory} is left: {error.strerror}", flush=True)
+
+
+def run_supervisord() -> int:
+    """Be supervisord until the cluster has stopped, and give the container's exit code."""
+    import supervisor.options
+    import supervisor.states
+    import supervisor.supervisord
+
+    class Supervisor(supervisor.supervisord.Supervisor):  # type: ignore[misc]
+        """supervisord that asks the sidecar to stop the cluster before it stops by itself."""
+
+        asked: int = 0  # the sidecar's pid when it was asked
+
+        def handle_signal(self) -> None:
+            sidecar = self.process_groups["sidecar"].processes["sidecar"]
+            number = self.options.get_signal()
+            if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                if sidecar.pid and not self.asked:
+                    self.asked = sidecar.pid
+                    os.kill(sidecar.pid, number)
+                else:  # a second signal, or nobody to ask: stop by priority, at once
+                    self.options.mood = supervisor.states.SupervisorStates.SHUTDOWN
+            elif number:
+                self.options._signal = number
+                super().handle_signal()
+            if self.asked and sidecar.pid != self.asked:
+                self.options.mood = supervisor.states.SupervisorStates.SHUTDOWN
+            if sidecar.get_state() == supervisor.states.ProcessStates.FATAL:
+                print("p8s: the sidecar does not stay up; stopping", flush=True)
+                files.write_once(paths.Paths().exit_code, f"{errors.ExitCode.START_FAILED:d}")
+                self.options.mood = supervisor.states.SupervisorStates.SHUTDOWN
+
+    supervisor.supervisord.Supervisor = Supervisor
+    supervisor.supervisord.main(["-c", CONFIGURATION])
+    try:
+        return int(paths.Paths().exit_code.read_text())
+    except FileNotFoundError:
+        return errors.ExitCode.STOPPED
+
+
+def prepare(
+    arguments: collections.abc.Sequence[str], environment: collections.abc.Mapping[str, str]
+) -> None:
+    """Everything before supervisord.
+
+    Raises:
+        P8sError: the settings are wrong, or the container is not privileged.
+    """
+    places = paths.Paths()
+    loaded = settings.load(arguments, environment)
+    facts = node.find_facts()
+    if not facts.privileged:
+        raise errors.P8sError(
+            "the container is not privileged: kubelet and containerd cannot work in it",
+            hint="docker run --privileged …",
+        )
+    prepare_cgroups(facts.cgroup_version)
+    prepare_mounts(places)
+    hide_host_sysctls(places.run)
+    files.write(places.settings, loaded.to_json(), mode=0o600)
+    files.write(places.run / "http-port", str(loaded.settings.http_port))
+
+
+def main() -> typing.NoReturn:
+    """The image's entry point."""
+    arguments = sys.argv[1:]
+    if "--help" in arguments or "-h" in arguments:
+        print(settings.help_text())
+        sys.exit(0)
+    try:
+        prepare(arguments, os.environ)
+    except errors.P8sError as error:
+        print(f"p8s: {error}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
+    code = run_supervisord()
+    remove_cgroups()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""kube-apiserver over requests: the few calls that p8s makes."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import threading
+import typing
+
+import requests
+import requests.adapters
+
+from p8s_supervisor import errors
+
+FIELD_MANAGER = "p8s"
+Object = dict[str, typing.Any]
+
+# (apiVersion, kind) → resource, namespaced, for what p8s itself applies; others are asked for.
+_RESOURCES = {
+    ("v1", "ConfigMap"): ("configmaps", True),
+    ("v1", "Service"): ("services", True),
+    ("v1", "ServiceAccount"): ("serviceaccounts", True),
+    ("apps/v1", "DaemonSet"): ("daemonsets", True),
+    ("apps/v1", "Deployment"): ("deployments", True),
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"): ("clusterroles", False),
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): ("clusterrolebindings", False),
+}
+
+
+class Client:
+    """A client of one apiserver, with a client certificate. Safe to share between threads."""
+
+    def __init__(
+        self, server: str, *, ca: pathlib.Path, certificate: pathlib.Path, key: pathlib.Path
+    ) -> None:
+        self._server = server
+        self._ca, self._certificate = str(ca), (str(certificate), str(key))
+        self._local = threading.local()
+
+    @property
+    def _session(self) -> requests.Session:
+        if not hasattr(self._local, "session"):
+            session = requests.Session()
+            session.verify, session.cert = self._ca, self._certificate
+            # A proxy in the container's environment is for images, not for the node itself.
+            session.trust_env = False
+            self._local.session = session
+        return typing.cast("requests.Session", self._local.session)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Object | None = None,
+        content_type: str = "application/json",
+        params: dict[str, str] | None = None,
+        seconds: float = 5,
+    ) -> str:
+        """Make a request and give the answer's text.
+
+        Args:
+            method: the HTTP method.
+            path: from `/` on.
+            body: sent as JSON (which is YAML too, for server-side apply).
+            content_type: of the body.
+            params: the query.
+            seconds: limit for connecting and for each read.
+
+        Raises:
+            KubeError: no answer (status 0), or one that says no; the apiserver's own words.
+        """
+        try:
+            answer = self._session.request(
+                method,
+                self._server + path,
+                params=params,
+                data=None if body is None else json.dumps(body),
+                headers={"Content-Type": content_type} if body is not None else None,
+                timeout=seconds,
+            )
+        except requests.RequestException as error:
+            raise errors.KubeError(_root_cause(error), status=0) from error
+        if not answer.ok:
+            raise errors.KubeError(_message(answer), status=answer.status_code)
+        return answer.text
+
+    def get(self, path: str, **params: str) -> Object:
+        """GET an object or a list.
+
+        Raises:
+            KubeError: see `request`.
+        """
+        return typing.cast("Object", json.loads(self.request("GET", path, params=params or None)))
+
+    def delete(self, path: str, *, body: Object | None = None) -> None:
+        """DELETE an object; one that is gone already is no error.
+
+        Raises:
+            KubeError: see `request`.
+        """
+        try:
+            self.request("DELETE", path, body=body)
+        except errors.KubeError as error:
+            if error.status != 404:
+                raise
+
+    def apply(self, manifest: Object) -> None:
+        """Server-side apply, with force: p8s owns the fields that it sets.
+
+        Raises:
+            KubeError: with the object's kind and name; see `request`.
+        """
+        named = f"{manifest['kind']} {manifest['metadata']['name']}"
+        try:
+            self.request(
+                "PATCH",
+                self._path(manifest),
+                body=manifest,
+                content_type="application/apply-patch+yaml",
+                params={"fieldManager": FIELD_MANAGER, "force": "true"},
+            )
+        except errors.KubeError as error:
+            raise errors.KubeError(f"{named}: {error.message}", status=error.status) from error
+
+    def _path(self, manifest: Object) -> str:
+        version, kind, metadata = manifest["apiVersion"], manifest["kind"], manifest["metadata"]
+        resource, namespaced = _RESOURCES.get((version, kind)) or self._discover(version, kind)
+        prefix = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        if namespaced:
+            prefix += f"/namespaces/{metadata.get('namespace', 'default')}"
+        return f"{prefix}/{resource}/{metadata['name']}"
+
+    def _discover(self, version: str, kind: str) -> tuple[str, bool]:
+        prefix = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        for resource in self.get(prefix)["resources"]:
+            if resource["kind"] == kind and "/" not in resource["name"]:
+                return resource["name"], resource["namespaced"]
+        raise errors.KubeError(f"the apiserver has no {kind} in {version}", status=404)
+
+
+def _message(answer: requests.Response) -> str:
+    try:
+        return str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {answer.status_code}: {answer.text.strip()[:500] or answer.reason}"
+
+
+def _root_cause(error: BaseException) -> str:
+    """The innermost reason: requests wraps urllib3, which wraps the operating system."""
+    inner: typing.Any = error
+    while True:
+        reason = getattr(inner, "reason", None)
+        following = reason if isinstance(reason, BaseException) else None
+        following = following or inner.__cause__ or inner.__context__
+        if following is None:
+            return str(inner) or type(inner).__name__
+        inner = following

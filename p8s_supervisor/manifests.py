@@ -1,0 +1,63 @@
+"""The manifests: YAML files beside this module, their $NAMES filled in from the plan."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import string
+import typing
+
+from p8s_supervisor import components
+
+DIRECTORY = pathlib.Path(__file__).parent / "manifests"
+NODE_IMAGE = "p8s.local/node:1"
+
+
+def values(plan: components.Plan) -> dict[str, str]:
+    """What the $NAMES in the manifests stand for."""
+    chosen = plan.settings
+    return {
+        "NODE_IMAGE": NODE_IMAGE,
+        "PKI": str(plan.paths.pki),
+        "AUTHORITIES": str(plan.paths.authorities),
+        "KUBERNETES": str(plan.paths.kubernetes),
+        # JSON is YAML: a list of arguments needs no quoting of its own.
+        "KUBE_APISERVER": json.dumps(components.kube_apiserver(plan)),
+        "KUBE_CONTROLLER_MANAGER": json.dumps(components.kube_controller_manager(plan)),
+        "KUBE_SCHEDULER": json.dumps(components.kube_scheduler(plan)),
+        "API_PORT": str(chosen.api_port),
+        "POD_CIDR": str(chosen.pod_cidr),
+        "CLUSTER_DOMAIN": chosen.cluster_domain,
+        "DNS_SERVICE_IP": chosen.dns_service_ip,
+        "PROXY_MODE": "nftables",
+        "VERBOSITY": str(chosen.verbosity),
+    }
+
+
+def render(file: pathlib.Path, names: dict[str, str]) -> str:
+    """A manifest's text with its names filled in ($$ is a dollar sign).
+
+    Raises:
+        KeyError: the file has a name that `names` lacks.
+    """
+    return string.Template(file.read_text()).substitute(names)
+
+
+def static_pods(names: dict[str, str]) -> dict[str, str]:
+    """File name → text of each static pod."""
+    return {
+        file.name: render(file, names) for file in sorted(DIRECTORY.glob("static-pods/*.yaml"))
+    }
+
+
+def add_ons(names: dict[str, str]) -> list[dict[str, typing.Any]]:
+    """The objects to apply, in order."""
+    import yaml  # late: not needed before the apiserver answers
+
+    loader: typing.Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [
+        document
+        for file in sorted(DIRECTORY.glob("add-ons/*.yaml"))
+        for document in yaml.load_all(render(file, names), Loader=loader)
+        if document is not None
+    ]

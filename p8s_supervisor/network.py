@@ -1,0 +1,137 @@
+"""The node's own packet rules and its resolver: all in the container's network namespace."""
+
+from __future__ import annotations
+
+import ipaddress
+import pathlib
+import re
+
+from p8s_supervisor import commands, components, errors
+
+# Where docker's embedded resolver answers in a container on a user-defined network.
+EMBEDDED_RESOLVER = "127.0.0.11"
+TABLE = "p8s"
+
+
+def check_ranges(plan: components.Plan) -> None:
+    """Refuse cluster ranges that a network of the container covers.
+
+    Raises:
+        SettingsError: with each overlap.
+    """
+    wrong = [
+        f"{name} {chosen} overlaps the container's network {network}: choose another"
+        for name, chosen in (
+            ("service_cidr", plan.settings.service_cidr),
+            ("pod_cidr", plan.settings.pod_cidr),
+        )
+        for network in plan.facts.networks
+        if chosen.overlaps(network)
+    ]
+    if wrong:
+        raise errors.SettingsError(wrong)
+
+
+def ruleset(plan: components.Plan, *, resolver_ports: dict[str, int]) -> str:
+    """The nftables rules, as one atomic replacement of the table.
+
+    Args:
+        plan: see `components.Plan`.
+        resolver_ports: for "udp" and "tcp" the port where docker's resolver really listens;
+            empty where there is none.
+    """
+    pods, services = plan.settings.pod_cidr, plan.settings.service_cidr
+    redirects = "\n".join(
+        f"    ip daddr {plan.facts.address} {protocol} dport 53 "
+        f"dnat to {EMBEDDED_RESOLVER}:{port}"
+        for protocol, port in sorted(resolver_ports.items())
+    )
+    return f"""\
+add table ip {TABLE}
+delete table ip {TABLE}
+table ip {TABLE} {{
+  chain masquerade {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {pods} ip daddr != {pods} masquerade
+  }}
+  # For pods, and for what runs in the node's own network namespace.
+  chain resolver {{
+    type nat hook prerouting priority dstnat; policy accept;
+{redirects}
+  }}
+  chain resolver_of_the_node {{
+    type nat hook output priority dstnat; policy accept;
+{redirects}
+  }}
+  # An address of the service range that kube-proxy has not rewritten belongs to no service; it
+  # must not leave for the network outside, where somebody may answer.
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    ip daddr {services} counter reject
+  }}
+  chain output {{
+    type filter hook output priority filter; policy accept;
+    ip daddr {services} counter reject
+  }}
+}}
+"""
+
+
+def find_resolver_ports(rules: str) -> dict[str, int]:
+    """Where docker's resolver listens, from `iptables-save -t nat`.
+
+    docker redirects 127.0.0.11:53 to a random port, in rules such as
+    `-A DOCKER_OUTPUT -d 127.0.0.11/32 -p udp -m udp --dport 53 -j DNAT --to-destination
+    127.0.0.11:41234`.
+    """
+    pattern = re.compile(
+        rf"-A DOCKER_OUTPUT -d {re.escape(EMBEDDED_RESOLVER)}(?:/32)? -p (udp|tcp).*"
+        rf"--to-destination {re.escape(EMBEDDED_RESOLVER)}:(\d+)"
+    )
+    return {match[1]: int(match[2]) for match in pattern.finditer(rules)}
+
+
+def resolv_conf(own: str, *, node_address: str) -> str:
+    """The resolv.conf for pods: loopback resolvers, which pods cannot reach, are replaced.
+
+    Args:
+        own: the container's own resolv.conf.
+        node_address: where the node redirects to docker's embedded resolver.
+    """
+    kept = []
+    for line in own.splitlines():
+        words = line.split()
+        if not words or words[0] not in ("nameserver", "search", "options"):
+            continue
+        if words[0] == "nameserver" and words[1:2] == [EMBEDDED_RESOLVER]:
+            kept.append(f"nameserver {node_address}")
+        elif words[0] == "nameserver" and _is_loopback(words[1:2]):
+            continue
+        else:
+            kept.append(line)
+    return "\n".join(kept) + "\n"
+
+
+def _is_loopback(words: list[str]) -> bool:
+    try:
+        return ipaddress.ip_address(words[0].partition("%")[0]).is_loopback
+    except (ValueError, IndexError):
+        return True  # not an address: of no use to a pod either
+
+
+def set_up(plan: components.Plan, *, own_resolv_conf: pathlib.Path) -> str:
+    """Load the rules and give the resolv.conf for pods.
+
+    Raises:
+        CommandError: nftables refused.
+    """
+    own = own_resolv_conf.read_text()
+    ports: dict[str, int] = {}
+    if EMBEDDED_RESOLVER in own:
+        for tool in ("iptables-save", "iptables-legacy-save"):
+            ports = ports or find_resolver_ports(commands.run([tool, "-t", "nat"]))
+        # The redirected answer leaves from a loopback address.
+        pathlib.Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text("1")
+    pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    commands.run(["nft", "-f", "-"], stdin=ruleset(plan, resolver_ports=ports))
+    return resolv_conf(own, node_address=plan.facts.address)

@@ -1,0 +1,146 @@
+"""Every path that p8s reads or writes in the node, from one root."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths:
+    """Where things live.
+
+    State (`/var/lib/p8s`, a volume) survives a restart; `/run` is a tmpfs and does not;
+    `/etc/kubernetes` is written anew at each start.
+
+    Attributes:
+        root: `/` in the node, a temporary directory in tests.
+    """
+
+    root: pathlib.Path = pathlib.Path("/")
+
+    @property
+    def state(self) -> pathlib.Path:
+        """The state volume."""
+        return self.root / "var/lib/p8s"
+
+    @property
+    def cluster_record(self) -> pathlib.Path:
+        """The settings that the state was made with and that cannot change under it."""
+        return self.state / "cluster.json"
+
+    @property
+    def authorities(self) -> pathlib.Path:
+        """CAs and the service account key: the part of the PKI that is kept."""
+        return self.state / "pki"
+
+    @property
+    def etcd_data(self) -> pathlib.Path:
+        """etcd's data directory."""
+        return self.state / "etcd"
+
+    @property
+    def containerd_root(self) -> pathlib.Path:
+        """containerd's images, snapshots and metadata."""
+        return self.state / "containerd"
+
+    @property
+    def kubelet_state(self) -> pathlib.Path:
+        """What is bound at `kubelet_root`."""
+        return self.state / "kubelet"
+
+    @property
+    def kubelet_root(self) -> pathlib.Path:
+        """kubelet's root directory, where CSI drivers and tools expect it."""
+        return self.root / "var/lib/kubelet"
+
+    @property
+    def kubernetes(self) -> pathlib.Path:
+        """Component configuration and kubeconfigs."""
+        return self.root / "etc/kubernetes"
+
+    @property
+    def pki(self) -> pathlib.Path:
+        """Leaf certificates with their keys, and copies of the CA certificates."""
+        return self.kubernetes / "pki"
+
+    @property
+    def static_pods(self) -> pathlib.Path:
+        """kubelet's staticPodPath."""
+        return self.kubernetes / "manifests"
+
+    @property
+    def kubelet_config(self) -> pathlib.Path:
+        """KubeletConfiguration."""
+        return self.kubernetes / "kubelet.yaml"
+
+    @property
+    def cni_config(self) -> pathlib.Path:
+        """The one network configuration. Its directory is written into, never replaced:
+        containerd's watcher does not follow a new directory."""
+        return self.root / "etc/cni/net.d/10-p8s.conflist"
+
+    @property
+    def containerd_config(self) -> pathlib.Path:
+        """containerd's configuration."""
+        return self.root / "etc/containerd/config.toml"
+
+    @property
+    def run(self) -> pathlib.Path:
+        """p8s' own run directory (0700)."""
+        return self.root / "run/p8s"
+
+    @property
+    def commands(self) -> pathlib.Path:
+        """A shell script with one `exec` for each supervised component."""
+        return self.run / "commands"
+
+    @property
+    def supervisor_socket(self) -> pathlib.Path:
+        """supervisord's XML-RPC socket."""
+        return self.run / "supervisor.sock"
+
+    @property
+    def settings(self) -> pathlib.Path:
+        """The settings in force, as PID 1 read them."""
+        return self.run / "settings.json"
+
+    @property
+    def token(self) -> pathlib.Path:
+        """The API token of this start."""
+        return self.run / "token"
+
+    @property
+    def exit_code(self) -> pathlib.Path:
+        """The container's exit code, where it is not 0."""
+        return self.run / "exit-code"
+
+    @property
+    def resolv_conf(self) -> pathlib.Path:
+        """What pods with dnsPolicy Default (coredns among them) get as resolv.conf."""
+        return self.run / "resolv.conf"
+
+    @property
+    def containerd_socket(self) -> pathlib.Path:
+        """containerd's gRPC socket."""
+        return self.root / "run/containerd/containerd.sock"
+
+    @property
+    def logs(self) -> pathlib.Path:
+        """Logs of the supervised components, rotated by supervisord."""
+        return self.root / "var/log/p8s"
+
+    @property
+    def pod_logs(self) -> pathlib.Path:
+        """Where kubelet keeps containers' logs."""
+        return self.root / "var/log/pods"
+
+    @property
+    def images(self) -> pathlib.Path:
+        """Image archives that are imported at each start."""
+        return self.root / "usr/share/p8s/images"
+
+    @property
+    def versions(self) -> pathlib.Path:
+        """The components' versions, written when the image is built."""
+        return self.root / "usr/share/p8s/versions.json"

@@ -1,0 +1,140 @@
+"""One look at each thing that readiness is made of: a reason, or None where it holds."""
+
+from __future__ import annotations
+
+import collections.abc
+import socket
+import typing
+
+from p8s_supervisor import dns, errors, kube, processes
+
+# What a whole cluster has in kube-system; static pods carry the node's name after it.
+STATIC_PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+ADD_ON_LABELS = {"kube-proxy": "kube-proxy", "coredns": "kube-dns"}
+
+
+def port(address: str, number: int) -> str | None:
+    """Whether something accepts TCP connections there."""
+    try:
+        with socket.create_connection((address, number), timeout=1):
+            return None
+    except OSError as error:
+        return f"{address}:{number}: {error.strerror or error}"
+
+
+def unix_socket(path: str) -> str | None:
+    """Whether something accepts connections on a unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1)
+        try:
+            connection.connect(path)
+        except OSError as error:
+            return f"{path}: {error.strerror or error}"
+    return None
+
+
+def supervised(
+    supervisor: processes.Supervisor, names: collections.abc.Iterable[str]
+) -> dict[str, str | None]:
+    """For each process, why it does not run."""
+    try:
+        found = {process.name: process for process in supervisor.list_processes()}
+    except OSError as error:
+        return {name: f"supervisord does not answer: {error}" for name in names}
+    reasons: dict[str, str | None] = {}
+    for name in names:
+        process = found.get(name)
+        if process is None:
+            reasons[name] = "supervisord does not know it"
+        elif process.pid:
+            reasons[name] = None
+        else:
+            reasons[name] = f"{process.state.lower()}: {process.reason}"
+    return reasons
+
+
+def apiserver(client: kube.Client) -> str | None:
+    """Whether kube-apiserver says of itself that it is ready."""
+    try:
+        client.request("GET", "/readyz", seconds=2)
+    except errors.KubeError as error:
+        return _first_failed_check(error.message)
+    return None
+
+
+def _first_failed_check(message: str) -> str:
+    # /readyz lists every check; the failed ones start with [-].
+    failed = [line for line in message.splitlines() if "[-]" in line]
+    return " ".join(failed) if failed else message
+
+
+def node(client: kube.Client, name: str) -> str | None:
+    """Whether the node has the condition Ready."""
+    try:
+        found = client.get(f"/api/v1/nodes/{name}")
+    except errors.KubeError as error:
+        return f"node {name}: {error.message}"
+    for condition in found.get("status", {}).get("conditions", []):
+        if condition["type"] == "Ready":
+            return None if condition["status"] == "True" else str(condition.get("message"))
+    return f"node {name} has no condition Ready yet"
+
+
+def default_service_account(client: kube.Client) -> str | None:
+    """Whether pods can be made in the namespace default."""
+    try:
+        client.get("/api/v1/namespaces/default/serviceaccounts/default")
+    except errors.KubeError as error:
+        return error.message
+    return None
+
+
+def system_pods(client: kube.Client, node_name: str) -> dict[str, str | None]:
+    """For each pod in kube-system, and each that ought to be there, why it is not Ready."""
+    try:
+        pods = client.get("/api/v1/namespaces/kube-system/pods")["items"]
+    except errors.KubeError as error:
+        return {"kube-system": error.message}
+    found: dict[str, str | None] = {}
+    wanted = {f"{name}-{node_name}" for name in STATIC_PODS}
+    labels = set(ADD_ON_LABELS)
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        wanted.discard(name)
+        label = pod["metadata"].get("labels", {}).get("k8s-app")
+        labels -= {key for key, value in ADD_ON_LABELS.items() if value == label}
+        if pod.get("status", {}).get("phase") != "Succeeded":
+            found[name] = pod_reason(pod)
+    return found | dict.fromkeys(wanted | labels, "there is no such pod yet")
+
+
+def pod_reason(pod: dict[str, typing.Any]) -> str | None:
+    """Why a pod is not Ready, as precisely as its status says."""
+    state = pod.get("status", {})
+    if "deletionTimestamp" in pod["metadata"]:
+        return "it is being deleted"
+    conditions = {entry["type"]: entry for entry in state.get("conditions", [])}
+    if conditions.get("Ready", {}).get("status") == "True":
+        return None
+    containers = state.get("initContainerStatuses", []) + state.get("containerStatuses", [])
+    for container in containers:
+        waiting = container.get("state", {}).get("waiting")
+        if waiting:
+            return f"{container['name']}: {waiting.get('reason')} {waiting.get('message', '')}".strip()
+    for kind in ("PodScheduled", "Ready"):
+        entry = conditions.get(kind, {})
+        if entry.get("status") == "False" and entry.get("message"):
+            return str(entry["message"])
+    return str(state.get("phase", "Pending"))
+
+
+def cluster_dns(*, server: str, domain: str, expected: str) -> str | None:
+    """Whether coredns answers kubernetes.default through its service address."""
+    name = f"kubernetes.default.svc.{domain}"
+    try:
+        addresses = dns.query(name, server=server, seconds=0.5)
+    except (OSError, ValueError) as error:
+        return f"{name} at {server}: {error}"
+    if addresses != [expected]:
+        return f"{name} at {server}: {addresses or 'no address'} instead of {expected}"
+    return None

@@ -1,0 +1,152 @@
+"""What /status, /metrics and the status line say: the context in words and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import typing
+
+import prometheus_client
+import prometheus_client.core
+import prometheus_client.registry
+
+from p8s_supervisor import context, errors, health, kube, probes, status
+
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
+
+
+def components(run: context.Context, monitor: health.Monitor) -> list[status.Component]:
+    """The supervised processes and the pods of kube-system, as far as they can be seen now."""
+    found = [
+        status.Component(
+            name=process.name,
+            kind="process",
+            state=process.state,
+            restarts=monitor.restarts(process),
+        )
+        for process in run.supervisor.list_processes()
+    ]
+    for pod in _pods(run, "/api/v1/namespaces/kube-system/pods"):
+        containers = pod.get("status", {}).get("containerStatuses", [])
+        found.append(
+            status.Component(
+                name=pod["metadata"]["name"],
+                kind="pod",
+                state=pod.get("status", {}).get("phase", "Unknown"),
+                restarts=sum(container["restartCount"] for container in containers),
+            )
+        )
+    return found
+
+
+def _pods(run: context.Context, path: str) -> list[kube.Object]:
+    if run.client is None:
+        return []
+    try:
+        return list(run.client.get(path)["items"])
+    except errors.KubeError:
+        return []  # readiness names the reason
+
+
+def describe(run: context.Context, monitor: health.Monitor) -> dict[str, typing.Any]:
+    """What GET /status shows. Times are in seconds since the container's start."""
+    chosen, facts = run.plan.settings, run.plan.facts
+    return {
+        "state": run.state,
+        "uptime": round(run.timeline.now(), 3),
+        "missing": monitor.missing(),
+        "phases": [_rounded(dataclasses.asdict(phase)) for phase in run.timeline.phases()],
+        "conditions": _rounded(run.timeline.turned_true()),
+        "versions": run.versions,
+        "components": [dataclasses.asdict(component) for component in components(run, monitor)],
+        "addresses": {
+            "node": facts.address,
+            "apiserver": chosen.host_server,
+            "kubernetes_service": chosen.kubernetes_service_ip,
+            "dns_service": chosen.dns_service_ip,
+            "service_cidr": str(chosen.service_cidr),
+            "pod_cidr": str(chosen.pod_cidr),
+        },
+    }
+
+
+def _rounded(values: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    return {
+        name: round(value, 3) if isinstance(value, float) else value
+        for name, value in values.items()
+    }
+
+
+class _Collector(prometheus_client.registry.Collector):
+    def __init__(self, run: context.Context, monitor: health.Monitor) -> None:
+        self._run, self._monitor = run, monitor
+
+    def collect(self) -> typing.Iterator[prometheus_client.core.Metric]:
+        gauge = prometheus_client.core.GaugeMetricFamily
+        counter = prometheus_client.core.CounterMetricFamily
+        run, counters = self._run, self._monitor.counters
+        missing = self._monitor.missing()
+        yield gauge("p8s_ready", "1 when the cluster is ready.", value=float(not missing))
+        info = gauge("p8s_info", "Versions of the components.", labels=list(run.versions))
+        info.add_metric(list(run.versions.values()), 1)
+        yield info
+        yield gauge(
+            "p8s_uptime_seconds", "Since the container's start.", value=run.timeline.now()
+        )
+        phases = gauge("p8s_phase_seconds", "Duration of each phase.", labels=["phase"])
+        for phase in run.timeline.phases():
+            if phase.duration is not None:
+                phases.add_metric([phase.name], phase.duration)
+        yield phases
+        yield counter("p8s_probes", "Looks at the conditions of readiness.", counters.probes)
+        yield counter(
+            "p8s_probe_failures", "Looks that found something missing.", counters.probe_failures
+        )
+        yield counter("p8s_dns_failures", "Cluster DNS did not answer.", counters.dns_failures)
+        pods = _pods(run, "/api/v1/pods")
+        running = sum(pod.get("status", {}).get("phase") == "Running" for pod in pods)
+        yield gauge("p8s_running_pods", "Pods in phase Running, by the API.", value=running)
+        restarts = counter(
+            "p8s_component_restarts", "Restarts of components.", labels=["component", "kind"]
+        )
+        for component in components(run, self._monitor):
+            restarts.add_metric([component.name, component.kind], component.restarts)
+        yield restarts
+
+
+def metrics(run: context.Context, monitor: health.Monitor) -> str:
+    """What GET /metrics shows: Prometheus' text format."""
+    registry = prometheus_client.CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(run, monitor))
+    return prometheus_client.generate_latest(registry).decode()
+
+
+def line(run: context.Context, monitor: health.Monitor) -> str:
+    """How things are, in one line."""
+    missing = monitor.missing()
+    if missing:
+        return "not ready: " + "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+    pods = _pods(run, "/api/v1/pods")
+    ready = sum(probes.pod_reason(pod) is None for pod in pods)
+    namespaces = {pod["metadata"]["namespace"] for pod in pods}
+    memory = memory_in_use()
+    return (
+        f"running: {ready} of {len(pods)} pods ready in {len(namespaces)} namespaces"
+        + (f", {memory / 2**20:.0f} MiB of memory" if memory else "")
+    )
+
+
+def memory_in_use() -> int | None:
+    """Working set of the container's cgroup, in bytes: usage less the inactive page cache."""
+    for file, inactive in (  # cgroup v2, then v1
+        ("memory.current", "inactive_file"),
+        ("memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        usage = CGROUPS / file
+        if usage.exists():
+            statistics = dict(
+                entry.split()[:2]
+                for entry in usage.with_name("memory.stat").read_text().splitlines()
+            )
+            return int(usage.read_text()) - int(statistics.get(inactive, 0))
+    return None

@@ -1,0 +1,113 @@
+"""What the sidecar knows of itself, in the shapes that `/status` and clients share."""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import dataclasses
+import enum
+import pathlib
+import threading
+import time
+
+
+class State(enum.StrEnum):
+    """Where the life of the cluster stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    NOT_READY = "not ready"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclasses.dataclass
+class Phase:
+    """One step of the start or the stop.
+
+    Attributes:
+        name: the step's name.
+        start: seconds since the container's start.
+        duration: seconds; None while it runs.
+    """
+
+    name: str
+    start: float
+    duration: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """A supervised process or a static pod.
+
+    Attributes:
+        name: as supervisord or Kubernetes has it.
+        kind: "process" or "pod".
+        state: supervisord's state name, or the pod's phase.
+        restarts: how often it was started again since the container's start.
+    """
+
+    name: str
+    kind: str
+    state: str
+    restarts: int
+
+
+def container_start(proc: pathlib.Path = pathlib.Path("/proc")) -> float:
+    """When PID 1 started, on the clock of `time.clock_gettime(CLOCK_BOOTTIME)`, in seconds.
+
+    Source: proc_pid_stat(5), field 22, in clock ticks since boot (100 a second on Linux).
+    """
+    fields = (proc / "1" / "stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) / 100
+
+
+class Timeline:
+    """The phases and the moments at which conditions turned true, from the container's start."""
+
+    def __init__(
+        self,
+        *,
+        origin: float,
+        clock: collections.abc.Callable[[], float] = lambda: time.clock_gettime(
+            time.CLOCK_BOOTTIME
+        ),
+    ) -> None:
+        self._origin = origin
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._phases: list[Phase] = []
+        self._turned_true: dict[str, float] = {}
+
+    def now(self) -> float:
+        """Seconds since the container's start."""
+        return self._clock() - self._origin
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> collections.abc.Iterator[Phase]:
+        """Record a phase around a block; one that raises keeps the duration until then."""
+        phase = Phase(name, self.now())
+        with self._lock:
+            self._phases.append(phase)
+        try:
+            yield phase
+        finally:
+            phase.duration = self.now() - phase.start
+
+    def mark(self, condition: str, *, holds: bool) -> None:
+        """Note when a condition turned true; a condition that fell is noted anew."""
+        with self._lock:
+            if not holds:
+                self._turned_true.pop(condition, None)
+            elif condition not in self._turned_true:
+                self._turned_true[condition] = self.now()
+
+    def phases(self) -> list[Phase]:
+        """The phases so far, oldest first."""
+        with self._lock:
+            return list(self._phases)
+
+    def turned_true(self) -> dict[str, float]:
+        """For each condition that holds, since when (seconds after the container's start)."""
+        with self._lock:
+            return dict(self._turned_true)
