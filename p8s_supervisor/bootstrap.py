@@ -8,7 +8,6 @@ import datetime
 import json
 import pathlib
 import threading
-import time
 
 from p8s_supervisor import (
     commands,
@@ -138,8 +137,9 @@ def write_configuration(run: context.Context) -> None:
     files.write(plan.paths.resolv_conf, resolv)
     files.write(plan.paths.cni_config, components.cni_config(plan, port_map_backend="nftables"))
     files.write(plan.paths.kubelet_config, json.dumps(components.kubelet_config(plan), indent=2))
-    for name, text in manifests.static_pods(manifests.values(plan)).items():
-        files.write(plan.paths.static_pods / name, text, mode=0o600)
+    # A start of its own for each static pod, see STEPS: what an earlier start left goes first.
+    for manifest in plan.paths.static_pods.glob("*.yaml"):
+        manifest.unlink()
     for name, command in (
         ("etcd", components.etcd(plan)),
         ("containerd", components.containerd(plan)),
@@ -177,6 +177,7 @@ def start_processes(run: context.Context, monitor: health.Monitor) -> None:
     )
     import_images(run.plan.paths)
     _await(run, "etcd", "etcd's port", lambda: probes.port("127.0.0.1", 2379))
+    run.attempts = {name: last_attempt(run.plan.paths, name) for name in probes.STATIC_PODS}
     run.supervisor.start("kubelet")
 
 
@@ -203,8 +204,9 @@ def import_images(places: paths.Paths) -> None:
 # --- control plane
 
 
-def await_apiserver(run: context.Context, monitor: health.Monitor) -> None:
-    """kubelet has started the static pods and the apiserver says that it is ready."""
+def start_apiserver(run: context.Context, monitor: health.Monitor) -> None:
+    """kubelet starts kube-apiserver as a static pod, and that says that it is ready."""
+    write_static_pods(run, "kube-apiserver")
     client = connect(run)
     _await(run, "kube-apiserver", "kube-apiserver's /readyz", lambda: probes.apiserver(client))
 
@@ -220,6 +222,23 @@ def connect(run: context.Context) -> kube.Client:
             key=crypto / "p8s.key",
         )
     return run.client
+
+
+def start_controllers(run: context.Context, monitor: health.Monitor) -> None:
+    """kubelet starts kube-controller-manager and kube-scheduler.
+
+    Not before the apiserver is ready: a client that is refused waits for seconds before it tries
+    again, and kubelet shows a static pod in the API only up to a minute later where it could not
+    at the pod's start (the priority class system-node-critical is made by the apiserver).
+    """
+    write_static_pods(run, "kube-controller-manager", "kube-scheduler")
+
+
+def write_static_pods(run: context.Context, *names: str) -> None:
+    """Give kubelet the manifests of static pods; it sees them at once."""
+    for name in names:
+        text = manifests.static_pod(name, manifests.values(run.plan))
+        files.write(run.plan.paths.static_pods / f"{name}.yaml", text, mode=0o600)
 
 
 def apply_manifests(run: context.Context, monitor: health.Monitor) -> None:
@@ -242,7 +261,8 @@ def await_ready(run: context.Context, monitor: health.Monitor) -> None:
 STEPS = (
     Step("setup", set_up),
     Step("processes", start_processes),
-    Step("apiserver", await_apiserver),
+    Step("apiserver", start_apiserver),
+    Step("controllers", start_controllers),
     Step("manifests", apply_manifests),
     Step("readiness", await_ready),
 )
@@ -284,19 +304,23 @@ def raise_failure(run: context.Context) -> None:
             raise errors.ComponentFailedError(
                 process.name, process.reason, log_tail=log_tail(run.plan.paths, process.name)
             )
-    since = time.time() - run.timeline.now()
-    for name in probes.STATIC_PODS:
-        logs = static_pod_logs(run.plan.paths, name)
-        if sum(log.stat().st_mtime >= since for log in logs) > ATTEMPTS:
+    for name, before in run.attempts.items():
+        if last_attempt(run.plan.paths, name) - before > ATTEMPTS:
             raise errors.ComponentFailedError(
                 name, "it keeps ending", log_tail=log_tail(run.plan.paths, name)
             )
 
 
 def static_pod_logs(places: paths.Paths, name: str) -> list[pathlib.Path]:
-    """A static pod's container logs, one for each attempt to run it, oldest first."""
+    """A static pod's container logs, newest last; kubelet keeps those of its latest attempts."""
     logs = places.pod_logs.glob(f"kube-system_{name}-*/{name}/*.log")
     return sorted(logs, key=lambda log: log.lstat().st_mtime)
+
+
+def last_attempt(places: paths.Paths, name: str) -> int:
+    """The number of a static pod's latest attempt, which kubelet names its log by; -1: none."""
+    stems = [log.stem for log in static_pod_logs(places, name)]
+    return max((int(stem) for stem in stems if stem.isdigit()), default=-1)
 
 
 def log_tail(places: paths.Paths, component: str) -> list[str]:
@@ -322,7 +346,7 @@ def start_in_background(
             start(run, monitor)
         except errors.CancelledError:
             return  # whoever asked for the stop has said so already
-        except Exception as error:  # the edge of the thread: whatever it was ends the start
+        except Exception as error:  # noqa: BLE001 — whatever it was ends the start
             run.fail(error)
             return
         run.state = status.State.READY

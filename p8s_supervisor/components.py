@@ -189,7 +189,7 @@ def kube_apiserver(plan: Plan) -> list[str]:
         "--requestheader-group-headers=X-Remote-Group",
         "--requestheader-username-headers=X-Remote-User",
         f"--service-account-issuer=https://kubernetes.default.svc.{chosen.cluster_domain}",
-        f"--service-account-key-file={kept}/sa.key",
+        f"--service-account-key-file={kept}/sa.pub",
         f"--service-account-signing-key-file={kept}/sa.key",
         f"--v={chosen.verbosity}",
     ]

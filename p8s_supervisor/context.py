@@ -25,6 +25,7 @@ class Context:
         stop_reason: who that was.
         failure: what ended the start; None as long as nothing did.
         state: where the cluster's life stands.
+        attempts: for each static pod the number of its last attempt before kubelet started.
         client: the apiserver's client; None until the PKI is there.
         admin: credentials for kubeconfigs: CA, certificate and key (PEM); None until then.
     """
@@ -41,6 +42,7 @@ class Context:
     failure: Exception | None = None
     state: status.State = status.State.STARTING
     client: kube.Client | None = None
+    attempts: dict[str, int] = dataclasses.field(default_factory=dict)
     admin: tuple[bytes, bytes, bytes] | None = None
 
     def request_stop(self, reason: str) -> None:

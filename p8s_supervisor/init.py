@@ -33,6 +33,7 @@ HOST_SYSCTLS = {
 # Source: linux/mount.h
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC = 0x2, 0x4, 0x8, 0x1000, 0x4000
 MS_PRIVATE, MS_SHARED = 0x40000, 0x100000
+MNT_DETACH = 0x2
 CLONE_NEWCGROUP = 0x02000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,7 +42,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def mount(
     source: str, target: pathlib.Path, *, kind: str = "", flags: int = 0, data: str = ""
 ) -> None:
-    """mount(2).
+    """Mount a file system; the arguments are those of the system call.
 
     Raises:
         P8sError: the kernel refused.
@@ -55,6 +56,20 @@ def mount(
         )
 
 
+def unmount(target: pathlib.Path) -> None:
+    """Take a mount away, whoever uses it: the kernel puts no file system over itself.
+
+    Raises:
+        P8sError: the kernel refused.
+    """
+    if _libc.umount2(str(target).encode(), MNT_DETACH) != 0:
+        number = ctypes.get_errno()
+        raise errors.P8sError(
+            f"cannot unmount {target}: {os.strerror(number)}",
+            hint="run the container with --privileged",
+        )
+
+
 def prepare_mounts(places: paths.Paths) -> None:
     """Mount propagation, what must not outlive a restart, and kubelet's root directory."""
     # kubelet's volumes must show up in containers that ask for it (mountPropagation).
@@ -64,7 +79,11 @@ def prepare_mounts(places: paths.Paths) -> None:
         target = places.root / "run" / name
         target.mkdir(parents=True, exist_ok=True)
         mount(
-            "tmpfs", target, kind="tmpfs", flags=MS_NOSUID | MS_NODEV | MS_NOEXEC, data=f"mode={mode}"
+            "tmpfs",
+            target,
+            kind="tmpfs",
+            flags=MS_NOSUID | MS_NODEV | MS_NOEXEC,
+            data=f"mode={mode}",
         )
     for directory in (places.kubelet_state, places.kubelet_root, places.logs):
         directory.mkdir(parents=True, exist_ok=True)
@@ -91,7 +110,8 @@ def prepare_cgroups(version: int) -> None:
     whatever --cgroupns the container was started with.
     """
     own = dict(
-        line.split(":", 2)[1:] for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines()
+        line.split(":", 2)[1:]
+        for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines()
     )
     # Docker's default on v1 hosts is the host's namespace: a path other than / shows it.
     if any(path != "/" for path in own.values()):
@@ -108,6 +128,7 @@ def prepare_cgroups(version: int) -> None:
 def remount_cgroups(version: int) -> None:
     """Mount the cgroup hierarchies anew, as the new namespace sees them."""
     if version == 2:
+        unmount(CGROUPS)
         mount("cgroup2", CGROUPS, kind="cgroup2", flags=MS_NOSUID | MS_NODEV | MS_NOEXEC)
         return
     for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
@@ -115,6 +136,7 @@ def remount_cgroups(version: int) -> None:
         if kind == "cgroup":
             wanted = {"rw", "ro", "nosuid", "nodev", "noexec", "relatime"}
             data = ",".join(option for option in options.split(",") if option not in wanted)
+            unmount(pathlib.Path(target))
             mount("cgroup", pathlib.Path(target), kind="cgroup", data=data)
 
 
@@ -136,7 +158,7 @@ def remove_cgroups() -> None:
     for top in (CGROUPS, *CGROUPS.glob("*")):
         for directory, _, _ in os.walk(top / "kubepods", topdown=False):
             try:
-                os.rmdir(directory)
+                pathlib.Path(directory).rmdir()
             except OSError as error:
                 print(f"p8s: {directory} is left: {error.strerror}", flush=True)
 
@@ -162,7 +184,7 @@ def run_supervisord() -> int:
                 else:  # a second signal, or nobody to ask: stop by priority, at once
                     self.options.mood = supervisor.states.SupervisorStates.SHUTDOWN
             elif number:
-                self.options._signal = number
+                self.options._signal = number  # noqa: SLF001 — get_signal has taken it out
                 super().handle_signal()
             if self.asked and sidecar.pid != self.asked:
                 self.options.mood = supervisor.states.SupervisorStates.SHUTDOWN

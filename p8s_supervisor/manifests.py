@@ -43,11 +43,9 @@ def render(file: pathlib.Path, names: dict[str, str]) -> str:
     return string.Template(file.read_text()).substitute(names)
 
 
-def static_pods(names: dict[str, str]) -> dict[str, str]:
-    """File name → text of each static pod."""
-    return {
-        file.name: render(file, names) for file in sorted(DIRECTORY.glob("static-pods/*.yaml"))
-    }
+def static_pod(name: str, names: dict[str, str]) -> str:
+    """The text of a static pod's manifest."""
+    return render(DIRECTORY / "static-pods" / f"{name}.yaml", names)
 
 
 def add_ons(names: dict[str, str]) -> list[dict[str, typing.Any]]:

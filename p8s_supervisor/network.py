@@ -42,20 +42,19 @@ def ruleset(plan: components.Plan, *, resolver_ports: dict[str, int]) -> str:
     """
     pods, services = plan.settings.pod_cidr, plan.settings.service_cidr
     redirects = "\n".join(
-        f"    ip daddr {plan.facts.address} {protocol} dport 53 "
-        f"dnat to {EMBEDDED_RESOLVER}:{port}"
+        f"    ip daddr {plan.facts.address} {protocol} dport 53 dnat to {EMBEDDED_RESOLVER}:{port}"
         for protocol, port in sorted(resolver_ports.items())
     )
     return f"""\
 add table ip {TABLE}
 delete table ip {TABLE}
 table ip {TABLE} {{
-  chain masquerade {{
+  chain outgoing {{
     type nat hook postrouting priority srcnat; policy accept;
     ip saddr {pods} ip daddr != {pods} masquerade
   }}
   # For pods, and for what runs in the node's own network namespace.
-  chain resolver {{
+  chain resolver_of_pods {{
     type nat hook prerouting priority dstnat; policy accept;
 {redirects}
   }}
@@ -65,11 +64,11 @@ table ip {TABLE} {{
   }}
   # An address of the service range that kube-proxy has not rewritten belongs to no service; it
   # must not leave for the network outside, where somebody may answer.
-  chain forward {{
+  chain refuse_of_pods {{
     type filter hook forward priority filter; policy accept;
     ip daddr {services} counter reject
   }}
-  chain output {{
+  chain refuse_of_the_node {{
     type filter hook output priority filter; policy accept;
     ip daddr {services} counter reject
   }}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-import os
 import pathlib
 import socket
 import struct
@@ -100,7 +99,7 @@ def find_facts() -> Facts:
         address=own_address(),
         gateway=gateway,
         networks=networks,
-        cgroup_version=2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
+        cgroup_version=2 if pathlib.Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1,
         privileged=bool(capabilities >> CAP_SYS_ADMIN & 1),
         can_raise_limits=bool(capabilities >> CAP_SYS_RESOURCE & 1),
     )

@@ -76,8 +76,11 @@ class Paths:
 
     @property
     def cni_config(self) -> pathlib.Path:
-        """The one network configuration. Its directory is written into, never replaced:
-        containerd's watcher does not follow a new directory."""
+        """The one network configuration.
+
+        Its directory is written into, never replaced: containerd's watcher does not follow a
+        new directory.
+        """
         return self.root / "etc/cni/net.d/10-p8s.conflist"
 
     @property

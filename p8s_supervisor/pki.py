@@ -214,7 +214,8 @@ def ensure_authorities(
     if not signing.exists():
         _require(fresh, signing)
         files.write(signing, private_pem(ec.generate_private_key(ec.SECP256R1())), mode=0o600)
-    _load_key(signing)
+    # kube-apiserver reads no private key as its verification key but in one of the older formats.
+    files.write(directory / "sa.pub", public_pem(_load_key(signing)))
     return pairs
 
 

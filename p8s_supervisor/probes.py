@@ -40,7 +40,7 @@ def supervised(
     try:
         found = {process.name: process for process in supervisor.list_processes()}
     except OSError as error:
-        return {name: f"supervisord does not answer: {error}" for name in names}
+        return dict.fromkeys(names, f"supervisord does not answer: {error}")
     reasons: dict[str, str | None] = {}
     for name in names:
         process = found.get(name)
@@ -120,7 +120,9 @@ def pod_reason(pod: dict[str, typing.Any]) -> str | None:
     for container in containers:
         waiting = container.get("state", {}).get("waiting")
         if waiting:
-            return f"{container['name']}: {waiting.get('reason')} {waiting.get('message', '')}".strip()
+            return (
+                f"{container['name']}: {waiting.get('reason')} {waiting.get('message', '')}".strip()
+            )
     for kind in ("PodScheduled", "Ready"):
         entry = conditions.get(kind, {})
         if entry.get("status") == "False" and entry.get("message"):

@@ -90,9 +90,7 @@ class _Collector(prometheus_client.registry.Collector):
         info = gauge("p8s_info", "Versions of the components.", labels=list(run.versions))
         info.add_metric(list(run.versions.values()), 1)
         yield info
-        yield gauge(
-            "p8s_uptime_seconds", "Since the container's start.", value=run.timeline.now()
-        )
+        yield gauge("p8s_uptime_seconds", "Since the container's start.", value=run.timeline.now())
         phases = gauge("p8s_phase_seconds", "Duration of each phase.", labels=["phase"])
         for phase in run.timeline.phases():
             if phase.duration is not None:
@@ -130,9 +128,8 @@ def line(run: context.Context, monitor: health.Monitor) -> str:
     ready = sum(probes.pod_reason(pod) is None for pod in pods)
     namespaces = {pod["metadata"]["namespace"] for pod in pods}
     memory = memory_in_use()
-    return (
-        f"running: {ready} of {len(pods)} pods ready in {len(namespaces)} namespaces"
-        + (f", {memory / 2**20:.0f} MiB of memory" if memory else "")
+    return f"running: {ready} of {len(pods)} pods ready in {len(namespaces)} namespaces" + (
+        f", {memory / 2**20:.0f} MiB of memory" if memory else ""
     )
 
 

@@ -162,9 +162,7 @@ class Settings:
     service_cidr: ipaddress.IPv4Network = _row(
         "192.168.254.0/24", parse_cidr, "range of service addresses"
     )
-    pod_cidr: ipaddress.IPv4Network = _row(
-        "192.168.253.0/24", parse_cidr, "range of pod addresses"
-    )
+    pod_cidr: ipaddress.IPv4Network = _row("192.168.253.0/24", parse_cidr, "range of pod addresses")
     cluster_domain: str = _row("cluster.local", parse_dns_name, "DNS domain of the cluster")
     api_port: int = _row("6443", parse_port, "port of kube-apiserver")
     api_server: str = _row(
@@ -257,9 +255,9 @@ def help_text() -> str:
     lines = [
         "usage: docker run --privileged [docker's options] p8s [SETTINGS]",
         "",
-        "A flag wins over the environment, the environment over the file "
-        f"({env_name('config')} or --config, default {DEFAULT_FILE}; its keys are the names of the "
-        "flags with _ for -).",
+        "A flag wins over the environment, the environment over the file.",
+        f"The file: {env_name('config')} or --config, default {DEFAULT_FILE}; its keys are the",
+        "names of the flags with _ for -.",
         "",
     ]
     for name, field in FIELDS.items():
@@ -323,9 +321,7 @@ def load(
     )
 
 
-def _read_flags(
-    arguments: collections.abc.Sequence[str], wrong: list[str]
-) -> dict[str, str]:
+def _read_flags(arguments: collections.abc.Sequence[str], wrong: list[str]) -> dict[str, str]:
     flags: dict[str, str] = {}
     rest = list(arguments)
     while rest:
@@ -343,9 +339,7 @@ def _read_flags(
     return flags
 
 
-def _read_file(
-    file: pathlib.Path, *, required: bool, wrong: list[str]
-) -> dict[str, str]:
+def _read_file(file: pathlib.Path, *, required: bool, wrong: list[str]) -> dict[str, str]:
     try:
         text = file.read_text()
     except OSError as error:

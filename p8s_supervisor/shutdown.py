@@ -31,7 +31,7 @@ def stop(run: context.Context) -> list[str]:
         try:
             with run.timeline.phase(f"stop {name}"):
                 part(run)
-        except Exception as error:  # the next part has to be stopped all the same
+        except Exception as error:  # noqa: BLE001 — the next part has to be stopped all the same
             problems.append(f"stop {name}: {error}")
     return problems
 
@@ -123,4 +123,3 @@ def tell_failure(run: context.Context, error: Exception) -> errors.ExitCode:
         for line in bootstrap.log_tail(run.plan.paths, name):
             run.tell(f"  {name} | {line}")
     return errors.ExitCode.START_FAILED
-
