@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import os
 import pathlib
+import re
 import signal
 import time
 
 SHIM = "containerd-shim"  # /proc cuts a process' name after 15 bytes
+# Source: pkg/kubelet/cm/pod_container_manager_linux.go, podContainerNamePrefix (cgroupfs driver).
+_POD_CGROUP = re.compile(r"/kubepods/(?:\w+/)?pod([-0-9a-f]+)/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Container:
+    """A running container.
+
+    Attributes:
+        pid: its first process.
+        name: that process' name, cut after 15 bytes.
+        pod_uid: its pod's UID; of a static pod, the hash of its manifest; empty where unknown.
+    """
+
+    pid: int
+    name: str
+    pod_uid: str
 
 
 def _stat(entry: pathlib.Path) -> tuple[str, str, int] | None:
@@ -33,35 +52,47 @@ def list_processes(proc: pathlib.Path = pathlib.Path("/proc")) -> dict[int, tupl
     return found
 
 
-def first_processes(proc: pathlib.Path = pathlib.Path("/proc")) -> dict[int, str]:
-    """The first process of each running container: its id → its name."""
+def first_processes(proc: pathlib.Path = pathlib.Path("/proc")) -> list[Container]:
+    """The running containers, pods' sandboxes among them."""
     alive = list_processes(proc)
     shims = {pid for pid, (name, _) in alive.items() if name.startswith(SHIM)}
-    return {
-        pid: name
+    return [
+        Container(pid, name, _pod_uid(proc / str(pid)))
         for pid, (name, parent) in alive.items()
         if parent in shims and not name.startswith(SHIM)
-    }
+    ]
 
 
-def end(pids: collections.abc.Iterable[int], *, seconds: float) -> list[int]:
+def _pod_uid(entry: pathlib.Path) -> str:
+    """The pod that a process belongs to, from kubelet's names of cgroups; empty where none."""
+    try:
+        found = _POD_CGROUP.search((entry / "cgroup").read_text())
+    except OSError:
+        return ""
+    return found[1] if found else ""
+
+
+def end(graces: collections.abc.Mapping[int, float]) -> list[int]:
     """SIGTERM, a bounded wait, then SIGKILL for what is left.
 
     Args:
-        pids: processes of containers.
-        seconds: between the two signals, at most.
+        graces: for each first process of a container the seconds between the two signals.
 
     Returns:
         Those that had to be killed.
     """
-    left = set(pids)
+    left, begun = set(graces), time.monotonic()
+    killed: set[int] = set()
     _signal(left, signal.SIGTERM)
-    deadline = time.monotonic() + seconds
-    while left and time.monotonic() < deadline:
+    while left:
         time.sleep(0.02)
         left &= set(list_processes())
-    _signal(left, signal.SIGKILL)
-    return sorted(left)
+        passed = time.monotonic() - begun
+        overdue = {pid for pid in left if passed >= graces[pid]}
+        _signal(overdue, signal.SIGKILL)
+        killed |= overdue
+        left -= overdue
+    return sorted(killed)
 
 
 def _signal(pids: set[int], number: signal.Signals) -> None:

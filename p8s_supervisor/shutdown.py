@@ -6,8 +6,8 @@ import collections.abc
 
 from p8s_supervisor import bootstrap, containers, context, errors, kube, probes, status, wait
 
-# How long what is not drained gets between SIGTERM and SIGKILL: the control plane and the pods
-# that no controller would bring back.
+# How long a container gets between SIGTERM and SIGKILL where no pod says otherwise: the control
+# plane, and everything where there is no drain.
 GRACE_SECONDS = 5.0
 # The controllers that make a deleted pod anew when the cluster starts again.
 CONTROLLERS = ("ReplicaSet", "ReplicationController", "StatefulSet", "Job")
@@ -21,10 +21,12 @@ def stop(run: context.Context) -> list[str]:
     """
     run.state = status.State.STOPPING
     problems: list[str] = []
+    graces: dict[str, float] = {}
+    deadline = run.timeline.now() + run.plan.settings.drain_timeout
     for name, part in (
-        ("drain", drain),
+        ("drain", lambda run: drain(run, graces)),
         ("kubelet", lambda run: run.supervisor.stop("kubelet")),
-        ("containers", end_containers),
+        ("containers", lambda run: end_containers(run, graces, deadline=deadline)),
         ("containerd", lambda run: run.supervisor.stop("containerd")),
         ("etcd", lambda run: run.supervisor.stop("etcd")),
     ):
@@ -36,11 +38,15 @@ def stop(run: context.Context) -> list[str]:
     return problems
 
 
-def drain(run: context.Context) -> None:
+def drain(run: context.Context, graces: dict[str, float]) -> None:
     """Delete the pods that a controller brings back at the next start, with their grace.
 
     Pods of their own (no controller) are not deleted: the object would be lost. Their containers
     are ended with all others in `end_containers`, as when a machine is shut down.
+
+    Args:
+        run: the context.
+        graces: is given the grace of each pod that is not deleted: UID → seconds.
 
     Raises:
         P8sError: pods were left at the deadline, or the apiserver did not answer.
@@ -49,18 +55,21 @@ def drain(run: context.Context) -> None:
     if run.plan.settings.drain == "none" or client is None or probes.apiserver(client):
         return
     stop_controllers(run)
-    pods = [
-        pod
-        for pod in client.get("/api/v1/pods")["items"]
-        if _controller(pod) in CONTROLLERS and pod["metadata"]["namespace"] != "kube-system"
-    ]
-    for pod in pods:
-        client.delete(_path(pod))
-    if not pods:
+    deleted = []
+    for pod in client.get("/api/v1/pods")["items"]:
+        if pod["metadata"]["namespace"] == "kube-system":
+            continue
+        if _controller(pod) in CONTROLLERS:
+            deleted.append(pod)
+        else:
+            graces[pod["metadata"]["uid"]] = pod["spec"]["terminationGracePeriodSeconds"]
+    if not deleted:
         return
-    run.tell(f"stop: draining {len(pods)} pods")
+    run.tell(f"stop: draining {len(deleted)} pods")
+    for pod in deleted:
+        client.delete(_path(pod))
     wait.until(
-        lambda: _left(client, {pod["metadata"]["uid"] for pod in pods}),
+        lambda: _left(client, {pod["metadata"]["uid"] for pod in deleted}),
         awaited="the drain",
         seconds=run.plan.settings.drain_timeout,
         interval=0.1,
@@ -74,10 +83,8 @@ def stop_controllers(run: context.Context) -> None:
         (run.plan.paths.static_pods / f"{name}.yaml").unlink(missing_ok=True)
     # /proc cuts names after 15 bytes. kubelet ends them too, but not as soon.
     short = {name[:15] for name in names}
-    containers.end(
-        [pid for pid, name in containers.first_processes().items() if name in short],
-        seconds=GRACE_SECONDS,
-    )
+    found = [container for container in containers.first_processes() if container.name in short]
+    containers.end({container.pid: GRACE_SECONDS for container in found})
 
 
 def _controller(pod: kube.Object) -> str | None:
@@ -98,17 +105,30 @@ def _left(client: kube.Client, uids: collections.abc.Set[str]) -> str | None:
     return f"still there: {', '.join(left)}" if left else None
 
 
-def end_containers(run: context.Context) -> None:
+def end_containers(
+    run: context.Context, graces: collections.abc.Mapping[str, float], *, deadline: float
+) -> None:
     """End what still runs: the control plane, DaemonSets, pods without a controller.
+
+    Args:
+        run: the context.
+        graces: pod UID → seconds; `GRACE_SECONDS` for others.
+        deadline: no pod's own grace goes beyond it, in seconds since the container's start.
 
     Raises:
         P8sError: some had to be killed.
     """
-    killed = containers.end(containers.first_processes(), seconds=GRACE_SECONDS)
+    longest = max(GRACE_SECONDS, deadline - run.timeline.now())
+    found = containers.first_processes()
+    killed = containers.end(
+        {
+            container.pid: min(graces.get(container.pod_uid, GRACE_SECONDS), longest)
+            for container in found
+        }
+    )
     if killed:
-        raise errors.P8sError(
-            f"{len(killed)} containers did not end in {GRACE_SECONDS:g} s and were killed"
-        )
+        names = ", ".join(container.name for container in found if container.pid in killed)
+        raise errors.P8sError(f"did not end within their grace and were killed: {names}")
 
 
 def tell_failure(run: context.Context, error: Exception) -> errors.ExitCode:

@@ -1,0 +1,41 @@
+# p8s. `make up` runs a cluster, `make test` tests it; both bring what they need. IMAGE, KUBERNETES and P8S_* are settings.
+IMAGE ?= p8s:latest
+export IMAGE P8S_IMAGE = $(IMAGE)
+PYTHON = .venv/bin/python
+.PHONY: help engine image up down check test bench lock clean
+.DEFAULT_GOAL = help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | column -t -s: -l 2
+
+engine: ## a docker engine, where none answers and this is a Debian machine
+	@scripts/engine.sh
+
+image: engine ## build $(IMAGE)
+	@scripts/build-image.sh
+
+up: image ## the default cluster, ready
+	@scripts/up.sh
+
+down: ## stop it; its state is kept in the volume p8s_state
+	docker compose down
+
+check: .venv/ready ## lint and strict types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+test: image check ## everything: lint, types, unit, contract and cluster tests on the real image
+	$(PYTHON) -m pytest
+
+bench: image .venv/ready ## N (7) starts, stops and restarts, measured
+	$(PYTHON) -m tests.bench $(if $(N),--runs=$(N))
+
+.venv/ready: requirements-dev.txt
+	@scripts/venv.sh
+
+lock: .venv/ready ## raise the Python pins to the newest
+	@scripts/lock.sh
+
+clean: ## what a build or a test left in this tree
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache

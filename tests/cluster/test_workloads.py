@@ -1,0 +1,264 @@
+"""Workloads and their network, through kubectl on the host."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+import typing
+
+import pytest
+import requests
+
+from tests.cluster import nodes, pods
+
+
+def fetch(admin: nodes.Kubectl, pod: str, url: str) -> str:
+    """What a URL answers to a pod."""
+    return admin("exec", pod, "--", *pods.python(pods.FETCH, url)).strip()
+
+
+def await_service(cluster: nodes.Node, admin: nodes.Kubectl, name: str) -> None:
+    """Wait until kube-proxy has a service's endpoints: a moment after the pods' readiness."""
+    address = admin.get("service", name)["spec"]["clusterIP"]
+    script = f"""
+import time, urllib.error, urllib.request
+deadline = time.monotonic() + 3
+while True:
+    try:
+        urllib.request.urlopen("http://{address}/", timeout=3)
+        break
+    except urllib.error.URLError:
+        if time.monotonic() > deadline: raise
+        time.sleep(0.05)
+"""
+    cluster.execute("python3", "-c", script)
+
+
+def resolve(admin: nodes.Kubectl, pod: str, name: str) -> str:
+    """The address that a name has in a pod."""
+    script = "import socket, sys; print(socket.gethostbyname(sys.argv[1]))"
+    return admin("exec", pod, "--", *pods.python(script, name)).strip()
+
+
+def test_versions_are_the_components_own(cluster: nodes.Node, admin: nodes.Kubectl) -> None:
+    import json
+
+    told = json.loads(admin("version", "--output=json"))
+    versions = cluster.status()["versions"]
+    assert told["serverVersion"]["gitVersion"] == versions["kubernetes"]
+    assert told["clientVersion"]["gitVersion"] == versions["kubernetes"]
+    assert re.fullmatch(r"v1\.\d+\.\d+", versions["kubernetes"])
+    assert told["serverVersion"]["minor"] == versions["kubernetes"].split(".")[1]
+    node = admin.get("nodes")["items"][0]["status"]["nodeInfo"]
+    assert node["kubeletVersion"] == versions["kubernetes"]
+    assert node["containerRuntimeVersion"] == f"containerd://{versions['containerd']}"
+
+
+def test_everything_of_the_system_is_a_pod_that_one_can_see(admin: nodes.Kubectl) -> None:
+    items = admin.get("pods", "--namespace=kube-system")["items"]
+    found = {pod["metadata"]["name"]: pod for pod in items}
+    names = {re.sub(r"-[a-z0-9]{10}-[a-z0-9]{5}$|-[a-z0-9]{5}$", "", name) for name in found}
+    assert names == {
+        "coredns",
+        "kube-apiserver-p8s",
+        "kube-controller-manager-p8s",
+        "kube-proxy",
+        "kube-scheduler-p8s",
+    }
+    statuses = [status for pod in items for status in pod["status"]["containerStatuses"]]
+    assert [status["name"] for status in statuses if not status["ready"]] == []
+    assert [status["name"] for status in statuses if status["restartCount"]] == []
+
+
+def test_kubectl_create_deployment_runs_a_pod(admin: nodes.Kubectl, namespace: str) -> None:
+    admin("create", "deployment", "pause", "--image=p8s.local/pause:1")
+    admin("rollout", "status", "deployment/pause", "--timeout=30s")
+
+
+def test_logs_and_exec(admin: nodes.Kubectl, namespace: str) -> None:
+    script = "import sys, time; print('to stdout'); print('to stderr', file=sys.stderr); sys.stdout.flush(); time.sleep(600)"
+    admin.apply(pods.pod("talker", pods.python(script)))
+    admin.await_ready("pod/talker")
+    assert set(admin("logs", "talker").splitlines()) == {"to stdout", "to stderr"}
+    assert admin("exec", "talker", "--", "sh", "-c", "echo $((6 * 7))").strip() == "42"
+    failed = admin.attempt("exec", "talker", "--", "sh", "-c", "exit 7")
+    assert failed.returncode == 7
+
+
+def test_port_forward(admin: nodes.Kubectl, namespace: str) -> None:
+    admin.apply(pods.web_pod("web"))
+    admin.await_ready("pod/web")
+    with subprocess.Popen(
+        admin.command("port-forward", "pod/web", ":8080"), stdout=subprocess.PIPE, text=True
+    ) as forward:
+        try:
+            assert forward.stdout is not None
+            line = forward.stdout.readline()
+            port = re.search(r"127\.0\.0\.1:(\d+)", line)
+            assert port is not None, line
+            answer = requests.get(f"http://127.0.0.1:{port[1]}/", timeout=5)
+            assert answer.text.startswith("web ")
+        finally:
+            forward.terminate()
+
+
+def test_a_service_is_reached_by_its_name(
+    cluster: nodes.Node, admin: nodes.Kubectl, namespace: str
+) -> None:
+    admin.apply(pods.web_deployment("web", replicas=2), pods.service("web"), pods.sleeper("client"))
+    admin("rollout", "status", "deployment/web", "--timeout=60s")
+    admin.await_ready("pod/client")
+    await_service(cluster, admin, "web")
+    for name in ("web", f"web.{namespace}", f"web.{namespace}.svc.cluster.local"):
+        assert fetch(admin, "client", f"http://{name}/").startswith("web ")
+    client = admin.get("pod", "client")["status"]["podIP"]
+    assert fetch(admin, "client", "http://web/") == f"web {client}", "the source address is kept"
+    service = admin.get("service", "web")["spec"]["clusterIP"]
+    assert service.startswith("192.168.254.")
+    assert client.startswith("192.168.253.")
+
+
+def test_both_endpoints_of_a_service_are_used(
+    cluster: nodes.Node, admin: nodes.Kubectl, namespace: str
+) -> None:
+    for name in ("one", "two"):
+        web = pods.web_pod(name)
+        web["metadata"]["labels"] = {"app": "both"}
+        admin.apply(web)
+    admin.apply(pods.service("both"), pods.sleeper("client"))
+    admin.await_ready("pod/one", "pod/two", "pod/client")
+    await_service(cluster, admin, "both")
+    # 30 connections, each to one of two: both are seen but for one time in half a billion.
+    script = f"for i in $(seq 30); do python3 -c '{pods.FETCH}' http://both/; done"
+    answers = admin("exec", "client", "--", "sh", "-c", script).split()[::2]
+    assert set(answers) == {"one", "two"}
+
+
+def test_hairpin_a_pod_reaches_itself_through_its_service(
+    cluster: nodes.Node, admin: nodes.Kubectl, namespace: str
+) -> None:
+    admin.apply(pods.web_pod("web"), pods.service("web"))
+    admin.await_ready("pod/web")
+    await_service(cluster, admin, "web")
+    # Not by its short name: that is the pod's own in its /etc/hosts.
+    assert fetch(admin, "web", f"http://web.{namespace}/").startswith("web ")
+
+
+def test_host_port_on_the_node(cluster: nodes.Node, admin: nodes.Kubectl, namespace: str) -> None:
+    ports = [{"containerPort": 8080, "hostPort": 18080}]
+    admin.apply(pods.web_pod("web", ports=ports), pods.sleeper("client"))
+    admin.await_ready("pod/web", "pod/client")
+    url = f"http://{cluster.address}:18080/"
+    assert requests.get(url, timeout=5).text.startswith("web "), "from the host"
+    assert fetch(admin, "client", url).startswith("web "), "from another pod"
+    assert fetch(admin, "web", url).startswith("web "), "from the pod itself"
+
+
+def test_node_port_on_the_node(cluster: nodes.Node, admin: nodes.Kubectl, namespace: str) -> None:
+    service = pods.service("web")
+    service["spec"]["type"] = "NodePort"
+    admin.apply(pods.web_pod("web"), service)
+    admin.await_ready("pod/web")
+    await_service(cluster, admin, "web")
+    port = admin.get("service", "web")["spec"]["ports"][0]["nodePort"]
+    answer = requests.get(f"http://{cluster.address}:{port}/", timeout=5)
+    assert answer.text.startswith("web ")
+
+
+def test_an_address_of_no_service_answers_nothing(admin: nodes.Kubectl, namespace: str) -> None:
+    """It does not leave the node: on some networks anything outside is answered by a proxy."""
+    admin.apply(pods.sleeper("client"))
+    admin.await_ready("pod/client")
+    done = admin.attempt(
+        "exec", "client", "--", *pods.python(pods.FETCH, "http://192.168.254.250/")
+    )
+    assert done.returncode == 1
+    assert re.search("Connection refused|timed out", done.stderr)
+
+
+def test_names_resolve_in_pods(cluster: nodes.Node, admin: nodes.Kubectl, namespace: str) -> None:
+    admin.apply(pods.sleeper("client"))
+    admin.await_ready("pod/client")
+    assert resolve(admin, "client", "kubernetes.default") == "192.168.254.1"
+    assert resolve(admin, "client", "kube-dns.kube-system.svc.cluster.local") == "192.168.254.2"
+    script = "import socket, sys; socket.gethostbyname('no-such-name.default.svc.cluster.local')"
+    failed = admin.attempt("exec", "client", "--", *pods.python(script))
+    assert "Name or service not known" in failed.stderr, "an answer, not a time-out"
+
+
+def test_network_policies_are_accepted(admin: nodes.Kubectl, namespace: str) -> None:
+    policy: dict[str, typing.Any] = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "nobody"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    }
+    admin.apply(policy)
+    assert admin.get("networkpolicy", "nobody")["spec"]["policyTypes"] == ["Ingress"]
+
+
+def test_a_memory_limit_holds(admin: nodes.Kubectl, namespace: str) -> None:
+    eater = pods.pod(
+        "eater",
+        pods.python("held = bytearray(200 << 20); print(len(held))"),
+        resources={"limits": {"memory": "64Mi", "cpu": "500m"}},
+    )
+    eater["spec"]["restartPolicy"] = "Never"
+    admin.apply(eater)
+    admin("wait", "--for=jsonpath={.status.phase}=Failed", "pod/eater", "--timeout=60s")
+    ended = admin.get("pod", "eater")["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
+
+
+def test_a_configmap_and_a_secret_are_mounted_and_follow(
+    admin: nodes.Kubectl, namespace: str
+) -> None:
+    admin("create", "configmap", "settings", "--from-literal=colour=green")
+    admin("create", "secret", "generic", "hidden", "--from-literal=word=swordfish")
+    reader = pods.sleeper("reader")
+    reader["spec"]["volumes"] += [
+        {"name": "settings", "configMap": {"name": "settings"}},
+        {"name": "hidden", "secret": {"secretName": "hidden"}},
+    ]
+    reader["spec"]["containers"][0]["volumeMounts"] += [
+        {"name": "settings", "mountPath": "/tmp/settings"},
+        {"name": "hidden", "mountPath": "/tmp/hidden"},
+    ]
+    admin.apply(reader)
+    admin.await_ready("pod/reader")
+    read = ("exec", "reader", "--", "cat", "/tmp/settings/colour", "/tmp/hidden/word")
+    assert admin(*read) == "greenswordfish"
+
+
+@pytest.mark.parametrize("kind", ["Job", "StatefulSet", "DaemonSet"])
+def test_controllers_run_pods(admin: nodes.Kubectl, namespace: str, kind: str) -> None:
+    if kind == "Job":
+        spec = pods.pod_spec(["true"]) | {"restartPolicy": "Never"}
+        admin.apply(
+            {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": {"name": "sum"},
+                "spec": {"template": {"spec": spec}},
+            }
+        )
+        admin("wait", "--for=condition=Complete", "job/sum", "--timeout=60s")
+        return
+    workload = pods.web_deployment("web", replicas=1)
+    workload["kind"] = kind
+    if kind == "DaemonSet":
+        del workload["spec"]["replicas"]
+    else:
+        workload["spec"]["serviceName"] = "web"
+    admin.apply(workload)
+    admin("rollout", "status", f"{kind.lower()}/web", "--timeout=60s")
+
+
+def test_a_deleted_pod_is_gone_within_its_grace(admin: nodes.Kubectl, namespace: str) -> None:
+    admin.apply(pods.sleeper("brief"))
+    admin.await_ready("pod/brief")
+    begun = time.monotonic()
+    admin("delete", "pod", "brief")
+    # sleep, as process 1, ignores SIGTERM: the grace of one second passes, then it is killed.
+    assert 0.9 < time.monotonic() - begun < 5
