@@ -21,9 +21,9 @@ down: ## stop it; its state is kept in the volume p8s_state
 	docker compose down
 
 check: .venv/ready ## lint and strict types
-	.venv/bin/ruff check
-	.venv/bin/ruff format --check
-	.venv/bin/mypy
+	@scripts/stage.sh lint .venv/bin/ruff check
+	@scripts/stage.sh format .venv/bin/ruff format --check
+	@scripts/stage.sh types .venv/bin/mypy
 
 test: image check ## everything: lint, types, unit, contract and cluster tests on the real image
 	$(PYTHON) -m pytest

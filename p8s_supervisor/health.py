@@ -76,9 +76,10 @@ class Monitor:
         conditions["apiserver"] = probes.apiserver(client)
         if conditions["apiserver"] is not None:
             return conditions
-        conditions["node"] = probes.node(client, plan.settings.node_name)
+        since = self._run.timeline.started_at()
+        conditions["node"] = probes.node(client, plan.settings.node_name, since=since)
         conditions["default-service-account"] = probes.default_service_account(client)
-        pods = probes.system_pods(client, plan.settings.node_name)
+        pods = probes.system_pods(client, plan.settings.node_name, since=since)
         conditions |= {f"pod/{name}": reason for name, reason in pods.items()}
         conditions["cluster-dns"] = probes.cluster_dns(
             server=plan.settings.dns_service_ip,

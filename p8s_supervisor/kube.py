@@ -143,7 +143,7 @@ def _message(answer: requests.Response) -> str:
     try:
         return str(answer.json()["message"])
     except (ValueError, KeyError, TypeError):
-        return f"HTTP {answer.status_code}: {answer.text.strip()[:500] or answer.reason}"
+        return f"HTTP {answer.status_code}: {answer.text.strip()[:4000] or answer.reason}"
 
 
 def _root_cause(error: BaseException) -> str:

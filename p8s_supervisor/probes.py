@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections.abc
+import datetime
+import math
 import socket
 import typing
 
@@ -68,14 +70,23 @@ def _first_failed_check(message: str) -> str:
     return " ".join(failed) if failed else message
 
 
-def node(client: kube.Client, name: str) -> str | None:
-    """Whether the node has the condition Ready."""
+def node(client: kube.Client, name: str, *, since: float) -> str | None:
+    """Whether the node has the condition Ready, told by kubelet after `since`.
+
+    Args:
+        client: the apiserver's client.
+        name: the node's name.
+        since: the container's start, in seconds since the epoch. What is older was told by an
+            earlier kubelet on the same state.
+    """
     try:
         found = client.get(f"/api/v1/nodes/{name}")
     except errors.KubeError as error:
         return f"node {name}: {error.message}"
     for condition in found.get("status", {}).get("conditions", []):
         if condition["type"] == "Ready":
+            if is_older(condition.get("lastHeartbeatTime"), since):
+                return f"kubelet has not told of node {name} since the start"
             return None if condition["status"] == "True" else str(condition.get("message"))
     return f"node {name} has no condition Ready yet"
 
@@ -89,8 +100,14 @@ def default_service_account(client: kube.Client) -> str | None:
     return None
 
 
-def system_pods(client: kube.Client, node_name: str) -> dict[str, str | None]:
-    """For each pod in kube-system, and each that ought to be there, why it is not Ready."""
+def system_pods(client: kube.Client, node_name: str, *, since: float) -> dict[str, str | None]:
+    """For each pod in kube-system, and each that ought to be there, why it is not Ready.
+
+    Args:
+        client: the apiserver's client.
+        node_name: the node's name.
+        since: the container's start, in seconds since the epoch; see `pod_reason`.
+    """
     try:
         pods = client.get("/api/v1/namespaces/kube-system/pods")["items"]
     except errors.KubeError as error:
@@ -104,17 +121,29 @@ def system_pods(client: kube.Client, node_name: str) -> dict[str, str | None]:
         label = pod["metadata"].get("labels", {}).get("k8s-app")
         labels -= {key for key, value in ADD_ON_LABELS.items() if value == label}
         if pod.get("status", {}).get("phase") != "Succeeded":
-            found[name] = pod_reason(pod)
+            found[name] = pod_reason(pod, since=since)
     return found | dict.fromkeys(wanted | labels, "there is no such pod yet")
 
 
-def pod_reason(pod: dict[str, typing.Any]) -> str | None:
-    """Why a pod is not Ready, as precisely as its status says."""
+def pod_reason(pod: dict[str, typing.Any], *, since: float = 0) -> str | None:
+    """Why a pod is not Ready, as precisely as its status says.
+
+    Args:
+        pod: the object.
+        since: a container that was started before is of an earlier life of the node, and the
+            status that says so is out of date; seconds since the epoch.
+    """
     state = pod.get("status", {})
     if "deletionTimestamp" in pod["metadata"]:
         return "it is being deleted"
     conditions = {entry["type"]: entry for entry in state.get("conditions", [])}
     if conditions.get("Ready", {}).get("status") == "True":
+        started = [
+            container.get("state", {}).get("running", {}).get("startedAt")
+            for container in state.get("containerStatuses", [])
+        ]
+        if any(is_older(moment, since) for moment in started):
+            return "kubelet has not told of it since the start"
         return None
     containers = state.get("initContainerStatuses", []) + state.get("containerStatuses", [])
     for container in containers:
@@ -128,6 +157,14 @@ def pod_reason(pod: dict[str, typing.Any]) -> str | None:
         if entry.get("status") == "False" and entry.get("message"):
             return str(entry["message"])
     return str(state.get("phase", "Pending"))
+
+
+def is_older(moment: str | None, since: float) -> bool:
+    """Whether a timestamp of the API, which is in whole seconds (RFC 3339), is before `since`."""
+    if moment is None:
+        return False
+    parsed = datetime.datetime.fromisoformat(moment)
+    return parsed.timestamp() < math.floor(since)
 
 
 def cluster_dns(*, server: str, domain: str, expected: str) -> str | None:

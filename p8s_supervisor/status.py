@@ -72,9 +72,12 @@ class Timeline:
         clock: collections.abc.Callable[[], float] = lambda: time.clock_gettime(
             time.CLOCK_BOOTTIME
         ),
+        wall_clock: collections.abc.Callable[[], float] = time.time,
     ) -> None:
         self._origin = origin
         self._clock = clock
+        self._wall_clock = wall_clock
+        self._started_at = wall_clock() - self.now()
         self._lock = threading.Lock()
         self._phases: list[Phase] = []
         self._turned_true: dict[str, float] = {}
@@ -82,6 +85,14 @@ class Timeline:
     def now(self) -> float:
         """Seconds since the container's start."""
         return self._clock() - self._origin
+
+    def started_at(self) -> float:
+        """The container's start in seconds since the epoch, as the clock tells it.
+
+        The earlier of what it told at first and what it tells now: a clock that is set meanwhile
+        must not make what happened after the start look as if it had happened before.
+        """
+        return min(self._started_at, self._wall_clock() - self.now())
 
     @contextlib.contextmanager
     def phase(self, name: str) -> collections.abc.Iterator[Phase]:

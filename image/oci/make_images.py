@@ -14,7 +14,13 @@ import sys
 import tarfile
 
 DIRECTORIES = ("dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var")
-LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", "sbin": "usr/sbin", "var/run": "/run"}
+LINKS = {
+    "bin": "usr/bin",
+    "lib": "usr/lib",
+    "lib64": "usr/lib64",
+    "sbin": "usr/sbin",
+    "var/run": "/run",
+}
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OCI = "application/vnd.oci.image"
 
@@ -59,14 +65,21 @@ def main(pause: str, architecture: str, archive: str) -> None:
 
     manifests = []
     for name, layer, config in (
-        ("p8s.local/pause:1", pause_layer(pathlib.Path(pause).read_bytes()), {"Entrypoint": ["/pause"]}),
+        (
+            "p8s.local/pause:1",
+            pause_layer(pathlib.Path(pause).read_bytes()),
+            {"Entrypoint": ["/pause"]},
+        ),
         ("p8s.local/node:1", node_layer(), {}),
     ):
         described = {
             "architecture": architecture,
             "os": "linux",
             "config": {"Env": [PATH], **config},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"],
+            },
         }
         manifest = {
             "schemaVersion": 2,
@@ -78,7 +91,10 @@ def main(pause: str, architecture: str, archive: str) -> None:
         descriptor["annotations"] = {"io.containerd.image.name": name}
         manifests.append(descriptor)
     index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": manifests}
-    files = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": json.dumps(index).encode()}
+    files = {
+        "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+        "index.json": json.dumps(index).encode(),
+    }
     files |= {f"blobs/sha256/{digest}": content for digest, content in sorted(blobs.items())}
     with tarfile.open(archive, "w") as tar:
         for path, content in files.items():

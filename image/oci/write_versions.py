@@ -11,9 +11,16 @@ import sys
 
 
 def main(output: pathlib.Path, directories: list[pathlib.Path]) -> None:
-    versions = {file.name: file.read_text().strip() for directory in directories for file in directory.iterdir()}
+    versions = {
+        file.name: file.read_text().strip()
+        for directory in directories
+        for file in directory.iterdir()
+    }
     # As each project writes it: only Kubernetes' own version strings have the v.
-    versions = {name: text if name == "kubernetes" else text.removeprefix("v") for name, text in versions.items()}
+    versions = {
+        name: text if name == "kubernetes" else text.removeprefix("v")
+        for name, text in versions.items()
+    }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(versions, indent=2, sort_keys=True) + "\n")
 

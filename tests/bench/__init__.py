@@ -1,0 +1,1 @@
+"""`make bench`: starts, stops and restarts of the real image, measured."""
