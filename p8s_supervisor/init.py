@@ -163,6 +163,34 @@ def remove_cgroups() -> None:
                 print(f"p8s: {directory} is left: {error.strerror}", flush=True)
 
 
+class WakeUp:
+    """Ends supervisord's wait at each signal, as a dispatcher in its loop.
+
+    Its loop looks at signals, ended children among them, only after a wait of up to a second,
+    which Python has resumed after signals since 3.5 (PEP 475).
+    """
+
+    def __init__(self) -> None:
+        self.descriptor, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def readable(self) -> bool:
+        """Always waited for."""
+        return True
+
+    def writable(self) -> bool:
+        """Never."""
+        return False
+
+    def handle_read_event(self) -> None:
+        """Forget the signals: the loop looks after them itself."""
+        os.read(self.descriptor, 4096)
+
+    def handle_error(self) -> None:
+        """What supervisord calls where `handle_read_event` raises."""
+        print("p8s: cannot read the wake-up pipe", flush=True)
+
+
 def run_supervisord() -> int:
     """Be supervisord until the cluster has stopped, and give the container's exit code."""
     import supervisor.options
@@ -173,6 +201,13 @@ def run_supervisord() -> int:
         """supervisord that asks the sidecar to stop the cluster before it stops by itself."""
 
         asked: int = 0  # the sidecar's pid when it was asked
+
+        def runforever(self) -> None:
+            wake_up = WakeUp()
+            self.options.get_socket_map()[wake_up.descriptor] = wake_up
+            for group in self.process_groups.values():
+                group.transition()  # start the sidecar now, not after the loop's first wait
+            super().runforever()
 
         def handle_signal(self) -> None:
             sidecar = self.process_groups["sidecar"].processes["sidecar"]
