@@ -11,6 +11,7 @@ import typing
 import urllib.parse
 
 import flask
+import werkzeug.exceptions
 
 # Answered for anybody who can reach the port, whatever name it was reached by: they tell a
 # stranger nothing but whether a cluster is up.
@@ -76,7 +77,7 @@ class Access:
             return True
         if self.token_required:
             return False
-        if request.method == "GET" and request.path in READABLE:
+        if request.method in ("GET", "HEAD") and request.path in READABLE:
             return True
         return _canonical(request.remote_addr or "") in self.trusted
 
@@ -99,9 +100,17 @@ class Access:
         if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             return "the request comes from a page of another site"
         origin = request.headers.get("Origin")
-        if origin is not None and urllib.parse.urlsplit(origin).netloc != request.host:
+        if origin is not None and _network_location(origin) != request.host:
             return f"the request comes from a page at {origin}"
         return None
+
+
+def _network_location(origin: str) -> str:
+    """The host and port of an Origin header; empty where it has none."""
+    try:
+        return urllib.parse.urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _host_name(host: str) -> str:
@@ -148,10 +157,9 @@ def create_app(api: Api, access: Access) -> flask.Flask:  # noqa: C901 — a fun
 
     @app.errorhandler(Exception)
     def explain(error: Exception) -> flask.Response:
-        code = getattr(error, "code", None)
-        if isinstance(code, int):
-            detail = str(getattr(error, "description", error))
-            response = problem(code, detail, hint="GET /status shows what p8s is doing")
+        if isinstance(error, werkzeug.exceptions.HTTPException) and error.code:
+            detail = str(error.description)
+            response = problem(error.code, detail, hint="GET /status shows what p8s is doing")
             allowed = getattr(error, "valid_methods", None)
             if allowed:
                 response.headers["Allow"] = ", ".join(sorted(allowed))

@@ -23,6 +23,7 @@ from p8s_supervisor import (
     paths,
     pki,
     probes,
+    settings,
     status,
     wait,
 )
@@ -113,7 +114,7 @@ def check_record(run: context.Context) -> bool:
             f"{name} = {run.loaded.texts[name]!r}, but the cluster in this volume was made with "
             f"{record[name]!r}: use that, or a new volume"
             for name in KEPT_SETTINGS
-            if record[name] != run.loaded.texts[name]
+            if settings.parse(name, record[name]) != getattr(run.plan.settings, name)
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.P8sError(

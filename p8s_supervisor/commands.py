@@ -28,7 +28,8 @@ def run(
             command,
             input=stdin if stdin is not None else "",
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=seconds,
             check=False,
         )

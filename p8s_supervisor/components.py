@@ -9,6 +9,7 @@ import dataclasses
 import json
 import shlex
 import typing
+import urllib.parse
 
 from p8s_supervisor import node, paths, pki, settings
 
@@ -34,7 +35,7 @@ def leaves(plan: Plan) -> list[pki.Leaf]:
     """The certificates that the components need, at each start anew."""
     node_name, address = plan.settings.node_name, plan.facts.address
     domain = plan.settings.cluster_domain
-    server = plan.settings.host_server.removeprefix("https://").rpartition(":")
+    server = urllib.parse.urlsplit(plan.settings.host_server).hostname or ""
     api_names = (
         "kubernetes",
         "kubernetes.default",
@@ -45,7 +46,7 @@ def leaves(plan: Plan) -> list[pki.Leaf]:
         "127.0.0.1",
         address,
         plan.settings.kubernetes_service_ip,
-        (server[0] or server[2]).strip("[]"),
+        server,
         *plan.settings.extra_sans,
     )
     local = ("localhost", "127.0.0.1")

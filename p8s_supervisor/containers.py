@@ -33,7 +33,7 @@ class Container:
 def _stat(entry: pathlib.Path) -> tuple[str, str, int] | None:
     """Name, state and parent of a process; None where it is gone (proc_pid_stat(5))."""
     try:
-        text = (entry / "stat").read_text()
+        text = (entry / "stat").read_text(errors="replace")
     except OSError:
         return None
     name = text[text.index("(") + 1 : text.rindex(")")]

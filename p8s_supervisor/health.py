@@ -44,12 +44,11 @@ class Monitor:
     def missing(self) -> dict[str, str]:
         """What is missing for readiness: condition → reason; empty when the cluster is ready."""
         state = self._run.state
-        if state in (status.State.STOPPING, status.State.FAILED):
+        if state == status.State.STOPPING:
             return {"p8s": f"the cluster is {state}"}
         missing = self.look()
         if state == status.State.STARTING:
             return missing or {"p8s": "the start is not complete"}
-        self._run.state = status.State.NOT_READY if missing else status.State.READY
         return missing
 
     def look(self) -> dict[str, str]:

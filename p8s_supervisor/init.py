@@ -256,7 +256,9 @@ def prepare(
     prepare_mounts(places)
     hide_host_sysctls(places.run)
     files.write(places.settings, loaded.to_json(), mode=0o600)
-    files.write(places.run / "http-port", str(loaded.settings.http_port))
+    chosen = loaded.settings
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(chosen.http_address, chosen.http_address)
+    files.write(places.http_address, f"{local} {chosen.http_port}")
 
 
 def main() -> typing.NoReturn:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import pathlib
-import re
+import socket
+import sys
 
 from p8s_supervisor import commands, components, errors
 
@@ -76,26 +77,31 @@ table ip {TABLE} {{
 """
 
 
-def find_resolver_ports(rules: str) -> dict[str, int]:
-    """Where docker's resolver listens, from `iptables-save -t nat`.
+def find_resolver_ports(proc: pathlib.Path = pathlib.Path("/proc")) -> dict[str, int]:
+    """Where docker's resolver listens: for "udp" and "tcp" its port at 127.0.0.11.
 
-    docker redirects 127.0.0.11:53 to a random port, in rules such as
-    `-A DOCKER_OUTPUT -d 127.0.0.11/32 -p udp -m udp --dport 53 -j DNAT --to-destination
-    127.0.0.11:41234`.
+    docker redirects port 53 to it by rules that pods' packets do not pass, and whose form changes
+    from release to release; its sockets are in the container's network namespace all the same.
     """
-    pattern = re.compile(
-        rf"-A DOCKER_OUTPUT -d {re.escape(EMBEDDED_RESOLVER)}(?:/32)? -p (udp|tcp).*"
-        rf"--to-destination {re.escape(EMBEDDED_RESOLVER)}:(\d+)"
-    )
-    return {match[1]: int(match[2]) for match in pattern.finditer(rules)}
+    words = int.from_bytes(socket.inet_aton(EMBEDDED_RESOLVER), sys.byteorder)
+    found = {}
+    for protocol in ("udp", "tcp"):
+        for line in (proc / "net" / protocol).read_text().splitlines()[1:]:
+            address, port = line.split()[1].split(":")
+            if int(address, 16) == words:
+                found[protocol] = int(port, 16)
+    return found
 
 
 def resolv_conf(own: str, *, node_address: str) -> str:
-    """The resolv.conf for pods: loopback resolvers, which pods cannot reach, are replaced.
+    """The resolv.conf for pods: loopback resolvers, which pods cannot reach, are replaced or left out.
 
     Args:
         own: the container's own resolv.conf.
         node_address: where the node redirects to docker's embedded resolver.
+
+    Raises:
+        P8sError: no resolver is left.
     """
     kept = []
     for line in own.splitlines():
@@ -108,6 +114,11 @@ def resolv_conf(own: str, *, node_address: str) -> str:
             continue
         else:
             kept.append(line)
+    if not any(line.startswith("nameserver") for line in kept):
+        raise errors.P8sError(
+            "the container's /etc/resolv.conf names no resolver that pods can reach",
+            hint="docker run --dns ADDRESS …",
+        )
     return "\n".join(kept) + "\n"
 
 
@@ -127,8 +138,7 @@ def set_up(plan: components.Plan, *, own_resolv_conf: pathlib.Path) -> str:
     own = own_resolv_conf.read_text()
     ports: dict[str, int] = {}
     if EMBEDDED_RESOLVER in own:
-        for tool in ("iptables-save", "iptables-legacy-save"):
-            ports = ports or find_resolver_ports(commands.run([tool, "-t", "nat"]))
+        ports = find_resolver_ports()
         # The redirected answer leaves from a loopback address.
         pathlib.Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text("1")
     pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("1")

@@ -55,7 +55,7 @@ def routes(
             for field in (destination, via, mask)
         )
         if int(netmask) == 0:
-            gateway = str(hop)
+            gateway = str(hop) if int(hop) else None
         elif int(hop) == 0 and interface != "lo":
             connected.append(ipaddress.IPv4Network(f"{target}/{netmask}"))
     return gateway, tuple(connected)

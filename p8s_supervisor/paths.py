@@ -114,6 +114,11 @@ class Paths:
         return self.run / "token"
 
     @property
+    def http_address(self) -> pathlib.Path:
+        """Address and port at which the node itself reaches the HTTP API: for the health check."""
+        return self.run / "http-address"
+
+    @property
     def exit_code(self) -> pathlib.Path:
         """The container's exit code, where it is not 0."""
         return self.run / "exit-code"

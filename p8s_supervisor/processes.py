@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import http.client
 import pathlib
 import threading
 import time
@@ -10,7 +11,7 @@ import typing
 import xmlrpc.client
 
 # Fault codes. Source: supervisor/xmlrpc.py, class Faults.
-_ALREADY_STARTED, _NOT_RUNNING, _SHUTDOWN_STATE = 60, 70, 6
+_SHUTDOWN_STATE, _SPAWN_ERROR, _ALREADY_STARTED, _NOT_RUNNING = 6, 50, 60, 70
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,30 +63,34 @@ class Supervisord:
         # http.client's connections are not for several threads at once.
         self._local = threading.local()
 
-    @property
-    def _rpc(self) -> typing.Any:
+    def _call(self, method: str, *arguments: object, accept: int | None = None) -> typing.Any:
+        """Call a method; a fault of the code `accept` is an answer too."""
         if not hasattr(self._local, "rpc"):
             import supervisor.xmlrpc
 
             transport = supervisor.xmlrpc.SupervisorTransport(None, None, f"unix://{self._socket}")
             self._local.rpc = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
-        return self._local.rpc.supervisor
+        try:
+            return getattr(self._local.rpc.supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != accept:
+                raise
+        except (OSError, http.client.HTTPException) as error:
+            del self._local.rpc  # its connection is of no more use
+            raise OSError(f"supervisord does not answer: {error}") from error
 
     def start(self, name: str) -> None:
         """See `Supervisor`. Returns once the process is spawned."""
         try:
-            self._rpc.startProcess(name, False)
+            self._call("startProcess", name, False, accept=_ALREADY_STARTED)
         except xmlrpc.client.Fault as fault:
-            if fault.faultCode != _ALREADY_STARTED:
+            # It has ended at once: its state tells that, and supervisord tries again.
+            if fault.faultCode != _SPAWN_ERROR:
                 raise
 
     def stop(self, name: str) -> None:
         """See `Supervisor`."""
-        try:
-            self._rpc.stopProcess(name, True)
-        except xmlrpc.client.Fault as fault:
-            if fault.faultCode != _NOT_RUNNING:
-                raise
+        self._call("stopProcess", name, True, accept=_NOT_RUNNING)
 
     def list_processes(self) -> list[Process]:
         """See `Supervisor`."""
@@ -98,13 +103,9 @@ class Supervisord:
                 uptime=max(0.0, now - info["start"]) if info["pid"] else 0.0,
                 reason=info["spawnerr"] or ("" if info["pid"] else info["description"]),
             )
-            for info in self._rpc.getAllProcessInfo()
+            for info in self._call("getAllProcessInfo")
         ]
 
     def shutdown(self) -> None:
         """See `Supervisor`. Returns at once."""
-        try:
-            self._rpc.shutdown()
-        except xmlrpc.client.Fault as fault:
-            if fault.faultCode != _SHUTDOWN_STATE:
-                raise
+        self._call("shutdown", accept=_SHUTDOWN_STATE)

@@ -51,10 +51,13 @@ def _pods(run: context.Context, path: str) -> list[kube.Object]:
 def describe(run: context.Context, monitor: health.Monitor) -> dict[str, typing.Any]:
     """What GET /status shows. Times are in seconds since the container's start."""
     chosen, facts = run.plan.settings, run.plan.facts
+    missing, state = monitor.missing(), run.state
+    if state == status.State.READY and missing:
+        state = status.State.NOT_READY
     return {
-        "state": run.state,
+        "state": state,
         "uptime": round(run.timeline.now(), 3),
-        "missing": monitor.missing(),
+        "missing": missing,
         "phases": [_rounded(dataclasses.asdict(phase)) for phase in run.timeline.phases()],
         "conditions": _rounded(run.timeline.turned_true()),
         "versions": run.versions,

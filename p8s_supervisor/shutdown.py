@@ -66,14 +66,24 @@ def drain(run: context.Context, graces: dict[str, float]) -> None:
     if not deleted:
         return
     run.tell(f"stop: draining {len(deleted)} pods")
-    for pod in deleted:
-        client.delete(_path(pod))
+    refused = [refusal for pod in deleted if (refusal := _delete(client, pod))]
     wait.until(
         lambda: _left(client, {pod["metadata"]["uid"] for pod in deleted}),
         awaited="the drain",
         seconds=run.plan.settings.drain_timeout,
         interval=0.1,
     )
+    if refused:
+        raise errors.P8sError("; ".join(refused))
+
+
+def _delete(client: kube.Client, pod: kube.Object) -> str | None:
+    """Delete a pod; why it could not be, where that is so."""
+    try:
+        client.delete(_path(pod))
+    except errors.KubeError as error:
+        return f"{_path(pod)}: {error.message}"
+    return None
 
 
 def stop_controllers(run: context.Context) -> None:

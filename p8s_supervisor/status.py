@@ -18,7 +18,6 @@ class State(enum.StrEnum):
     READY = "ready"
     NOT_READY = "not ready"
     STOPPING = "stopping"
-    FAILED = "failed"
 
 
 @dataclasses.dataclass

@@ -1,0 +1,147 @@
+"""How the text of a setting is read: one function for each kind of value."""
+
+from __future__ import annotations
+
+import collections.abc
+import ipaddress
+import re
+
+# Listened on in the node by etcd, kubelet, controller-manager, scheduler and kube-proxy.
+NODE_PORTS = (2379, 2380, 10248, 10249, 10250, 10256, 10257, 10259)
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `90`, `90s`, `5m`, `1h30m`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    parts = list(_DURATION.finditer(text))
+    if not text or "".join(part[0] for part in parts) != text:
+        raise ValueError("not a duration such as 90s, 5m or 1h30m")
+    return sum(float(part[1]) * _DURATION_UNITS[part[2]] for part in parts)
+
+
+def parse_port(text: str) -> int:
+    """A TCP port.
+
+    Raises:
+        ValueError: not a whole number from 1 to 65535, or one that the node itself needs.
+    """
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise ValueError("not a port from 1 to 65535")
+    if int(text) in NODE_PORTS:
+        raise ValueError("a component of the node listens on that port: choose another")
+    return int(text)
+
+
+def parse_cidr(text: str) -> ipaddress.IPv4Network:
+    """An IPv4 network in CIDR form, large enough for a cluster.
+
+    Raises:
+        ValueError: not one, host bits set, or its prefix is not between /12 and /28.
+    """
+    if "/" not in text:
+        raise ValueError("not a network in CIDR form such as 10.96.0.0/16")
+    network = ipaddress.IPv4Network(text)
+    # kube-apiserver refuses service ranges of more than 20 bits.
+    if not 12 <= network.prefixlen <= 28:
+        raise ValueError("the prefix must be between /12 and /28")
+    return network
+
+
+def parse_dns_name(text: str) -> str:
+    """A lower-case RFC 1123 subdomain.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    if len(text) > 253 or not all(_DNS_LABEL.fullmatch(label) for label in text.split(".")):
+        raise ValueError("not a DNS name (a-z, 0-9, '-' and '.')")
+    return text
+
+
+def parse_node_name(text: str) -> str:
+    """A DNS name of which `system:node:NAME` is a certificate's common name of 64 characters.
+
+    Raises:
+        ValueError: not a DNS name, or too long.
+    """
+    if len(parse_dns_name(text)) > 52:
+        raise ValueError("longer than 52 characters")
+    return text
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """DNS names and IP addresses, separated by commas.
+
+    Raises:
+        ValueError: one of them is neither.
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            try:
+                parse_dns_name(name.removeprefix("*."))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+    return names
+
+
+def parse_address(text: str) -> str:
+    """An IPv4 or IPv6 address.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    return str(ipaddress.ip_address(text))
+
+
+def parse_choice(*choices: str) -> collections.abc.Callable[[str], str]:
+    """A parser that takes one of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"not one of: {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def parse_verbosity(text: str) -> int:
+    """A klog level.
+
+    Raises:
+        ValueError: not a whole number from 0 to 10.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) > 10:
+        raise ValueError("not a number from 0 to 10")
+    return int(text)
+
+
+def parse_token(text: str) -> str:
+    """A token for the HTTP API; empty for none.
+
+    Raises:
+        ValueError: shorter than 16 characters, or one that no HTTP header can carry.
+    """
+    if text and (len(text) < 16 or not text.isascii() or not text.isprintable() or " " in text):
+        raise ValueError("a token has 16 printable ASCII characters or more, without blanks")
+    return text
+
+
+def parse_server(text: str) -> str:
+    """The URL of the apiserver as seen from the host; empty for the default.
+
+    Raises:
+        ValueError: not `https://HOST[:PORT]`.
+    """
+    if text and not (text.isascii() and re.fullmatch(r"https://[^/@\s]+", text)):
+        raise ValueError("not of the form https://HOST:PORT")
+    return text
