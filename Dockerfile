@@ -1,4 +1,4 @@
-# p8s: a complete Kubernetes in one container. Stages: go → one for each component → python, pause, os → facts → node.
+# p8s: a complete Kubernetes in one container. Stages: go → one for each component → python, pause, os → facts → seed → node.
 # Everything but the base image comes from package registries: Go modules, Debian's packages, PyPI.
 # `make image` passes the arguments and, behind a TLS-inspecting proxy, the host's CA bundle (secret `ca`).
 ARG BASE_IMAGE=debian:trixie-slim
@@ -135,6 +135,23 @@ RUN --mount=type=bind,from=kubernetes,source=/out/versions,target=/versions/kube
 RUN --mount=type=bind,from=pause,source=/pause,target=/pause \
     mkdir /facts/images && python3 /src/make_images.py /pause "$TARGETARCH" /facts/images/node.tar
 
+# --- seed: what a new cluster's etcd begins with, made by the real components. The modules are those that it imports:
+# an edit of others makes no new seed.
+FROM os AS seed
+COPY --from=kubernetes /out/usr /usr
+COPY --from=etcd /out/usr /usr
+COPY --from=python /out/usr /usr
+COPY --from=facts /facts /usr/share/p8s
+WORKDIR /usr/local/lib/python3.13/dist-packages/p8s_supervisor
+COPY p8s_supervisor/manifests/ manifests/
+COPY p8s_supervisor/__init__.py p8s_supervisor/commands.py p8s_supervisor/components.py p8s_supervisor/credentials.py \
+     p8s_supervisor/dns.py p8s_supervisor/errors.py p8s_supervisor/etcd.py p8s_supervisor/files.py \
+     p8s_supervisor/kube.py p8s_supervisor/kubeconfig.py p8s_supervisor/make_seed.py p8s_supervisor/manifests.py \
+     p8s_supervisor/node.py p8s_supervisor/parsers.py p8s_supervisor/paths.py p8s_supervisor/pki.py \
+     p8s_supervisor/probes.py p8s_supervisor/processes.py p8s_supervisor/seed.py p8s_supervisor/settings.py \
+     p8s_supervisor/wait.py ./
+RUN python3 -P -s -m p8s_supervisor.make_seed /seed.json
+
 # --- node: what runs. One layer of Debian, so that what was removed is in none; one of each component.
 FROM scratch AS node
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 LANG=C.UTF-8
@@ -146,6 +163,7 @@ COPY --from=coredns /out/usr /usr
 COPY --from=cni /out/opt /opt
 COPY --from=python /out/usr /usr
 COPY --from=facts /facts /usr/share/p8s
+COPY --from=seed /seed.json /usr/share/p8s/
 # State: etcd, images and snapshots, kubelet's pods, the CAs. overlayfs cannot lie on the container's own overlayfs.
 VOLUME /var/lib/p8s
 EXPOSE 8989 6443

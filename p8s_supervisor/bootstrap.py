@@ -13,16 +13,17 @@ from p8s_supervisor import (
     commands,
     components,
     context,
+    credentials,
     errors,
     files,
     health,
     kube,
-    kubeconfig,
     manifests,
     network,
     paths,
-    pki,
+    ports,
     probes,
+    seed,
     settings,
     status,
     wait,
@@ -68,28 +69,10 @@ def set_up(run: context.Context, monitor: health.Monitor) -> None:
     """Everything that components read: PKI, kubeconfigs, configuration, static pods, rules."""
     plan = run.plan
     network.check_ranges(plan)
-    fresh = check_record(run)
-    now = datetime.datetime.now(datetime.UTC)
-    authorities = pki.ensure_authorities(plan.paths.authorities, fresh=fresh, now=now)
-    for name, pair in authorities.items():
-        files.write(plan.paths.pki / f"{name}.crt", pair.certificate_pem)
-    leaves = pki.write_leaves(components.leaves(plan), authorities, plan.paths.pki, now=now)
-    ca = authorities[pki.CLUSTER].certificate_pem
-    for leaf, file in components.KUBECONFIGS.items():
-        files.write(
-            plan.paths.kubernetes / file,
-            kubeconfig.render(
-                server=f"https://127.0.0.1:{plan.settings.api_port}",
-                user=leaf,
-                ca_pem=ca,
-                certificate_pem=leaves[leaf].certificate_pem,
-                key_pem=leaves[leaf].key_pem,
-            ),
-            mode=0o600,
-        )
-    run.admin = (ca, leaves["admin"].certificate_pem, leaves["admin"].key_pem)
+    run.fresh = check_record(run)
+    run.admin = credentials.write(plan, fresh=run.fresh)
     write_configuration(run)
-    if fresh:
+    if run.fresh:
         record = {name: run.loaded.texts[name] for name in KEPT_SETTINGS}
         record["kubernetes"] = run.versions["kubernetes"]
         files.write(plan.paths.cluster_record, json.dumps(record, indent=2) + "\n")
@@ -167,7 +150,7 @@ def choose_snapshotter(state: pathlib.Path) -> str:
 
 
 def start_processes(run: context.Context, monitor: health.Monitor) -> None:
-    """containerd and etcd side by side, the node's images, then kubelet."""
+    """containerd, etcd and kubelet side by side; the node's images, and etcd's first content."""
     run.supervisor.start("containerd")
     run.supervisor.start("etcd")
     _await(
@@ -176,10 +159,47 @@ def start_processes(run: context.Context, monitor: health.Monitor) -> None:
         "containerd's socket",
         lambda: probes.unix_socket(str(run.plan.paths.containerd_socket)),
     )
+    run.attempts = {name: last_attempt(run.plan.paths, name) for name in probes.STATIC_PODS}
+    if run.fresh:
+        # Before kubelet: a client that is refused waits for seconds before it tries again. Not
+        # where there are pods' volumes from before: kubelet then asks for the node before it mounts
+        # any, kube-apiserver's own too, and has to be refused to go on.
+        run.placeholder = ports.Placeholder(run.plan.settings.api_port)
+    # kubelet finds it when it starts, and takes longer to act on it than etcd to have the seed.
+    write_static_pods(run, "kube-apiserver")
+    run.supervisor.start("kubelet")
     import_images(run.plan.paths)
     _await(run, "etcd", "etcd's port", lambda: probes.port("127.0.0.1", 2379))
-    run.attempts = {name: last_attempt(run.plan.paths, name) for name in probes.STATIC_PODS}
-    run.supervisor.start("kubelet")
+    run.populated = populate(run)
+
+
+def populate(run: context.Context) -> bool:
+    """Give a new cluster's etcd the seed, where it was made with the same settings.
+
+    Returns:
+        Whether etcd holds what the apiserver itself puts into a new cluster.
+
+    Raises:
+        P8sError: etcd refused, or did not answer as it should.
+    """
+    plan, store = run.plan, credentials.connect_etcd(run.plan)
+    if not run.fresh:
+        return store.has(f"{seed.PREFIX}priorityclasses/system-node-critical")
+    if not plan.paths.seed.exists():
+        return False
+    made = seed.load(plan.paths.seed)
+    if any(
+        settings.parse(name, text) != getattr(plan.settings, name)
+        for name, text in made.settings.items()
+    ):
+        return False
+    now = datetime.datetime.now(datetime.UTC)
+    entries = seed.render(made, now=int(now.timestamp())) | seed.config_maps(
+        ca=(plan.paths.pki / "ca.crt").read_text(),
+        requestheader_ca=(plan.paths.pki / "front-proxy-ca.crt").read_text(),
+        moment=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    return store.put_into_empty(entries, prefix=seed.PREFIX)
 
 
 def import_images(places: paths.Paths) -> None:
@@ -206,31 +226,39 @@ def import_images(places: paths.Paths) -> None:
 
 
 def start_apiserver(run: context.Context, monitor: health.Monitor) -> None:
-    """kubelet starts kube-apiserver as a static pod, and that says that it is ready."""
-    write_static_pods(run, "kube-apiserver")
-    client = connect(run)
-    _await(run, "kube-apiserver", "kube-apiserver's /readyz", lambda: probes.apiserver(client))
+    """kube-apiserver, which kubelet starts as a static pod.
+
+    It is waited for until it is ready, or where etcd has a cluster's content only until it
+    listens: connections that are made then wait for their answers, and none is refused.
+    """
+    port, client = run.plan.settings.api_port, connect(run)
+    if run.placeholder is not None:
+        _await(run, "kube-apiserver", "kube-apiserver's port", run.placeholder.find_other)
+        run.placeholder.close()
+    elif run.populated:
+        _await(
+            run,
+            "kube-apiserver",
+            "kube-apiserver's port",
+            lambda: probes.port("127.0.0.1", port),
+        )
+    if not run.populated:
+        _await(run, "kube-apiserver", "kube-apiserver's /readyz", lambda: probes.apiserver(client))
 
 
 def connect(run: context.Context) -> kube.Client:
     """The apiserver's client, made once."""
     if run.client is None:
-        crypto = run.plan.paths.pki
-        run.client = kube.Client(
-            f"https://127.0.0.1:{run.plan.settings.api_port}",
-            ca=crypto / "ca.crt",
-            certificate=crypto / "p8s.crt",
-            key=crypto / "p8s.key",
-        )
+        run.client = credentials.connect_apiserver(run.plan)
     return run.client
 
 
 def start_controllers(run: context.Context, monitor: health.Monitor) -> None:
     """kubelet starts kube-controller-manager and kube-scheduler.
 
-    Not before the apiserver is ready: a client that is refused waits for seconds before it tries
-    again, and kubelet shows a static pod in the API only up to a minute later where it could not
-    at the pod's start (the priority class system-node-critical is made by the apiserver).
+    Not before the apiserver listens, and in an empty cluster not before it is ready: kubelet shows a
+    static pod in the API only up to a minute later where it could not at the pod's start, since
+    the priority class system-node-critical is made by the apiserver.
     """
     write_static_pods(run, "kube-controller-manager", "kube-scheduler")
 

@@ -3,10 +3,42 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
+import pathlib
 import shlex
 import subprocess
 
 from p8s_supervisor import errors
+
+
+@contextlib.contextmanager
+def background(
+    command: collections.abc.Sequence[str], *, log: pathlib.Path, seconds: float = 30
+) -> collections.abc.Iterator[None]:
+    """Run a command beside a block, and end it with SIGTERM after it.
+
+    Args:
+        command: program and arguments; no shell reads them.
+        log: where its output goes.
+        seconds: it is killed that long after the SIGTERM.
+
+    Raises:
+        CommandError: it did not start.
+    """
+    with log.open("wb") as output:
+        try:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        except OSError as error:
+            raise errors.CommandError(shlex.join(command), code=127, output=str(error)) from error
+        try:
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def run(

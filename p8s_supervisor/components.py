@@ -134,6 +134,8 @@ def etcd(plan: Plan) -> list[str]:
         f"--peer-trusted-ca-file={crypto}/etcd-ca.crt",
         "--peer-client-cert-auth=true",
         # A cluster of one has nobody to wait for: the election timeout is only a delay at start.
+        # The seed is put in one transaction: all of it or nothing.
+        "--max-txn-ops=5000",
         "--heartbeat-interval=50",
         "--election-timeout=250",
         "--log-level=info",
@@ -165,6 +167,8 @@ def kube_apiserver(plan: Plan) -> list[str]:
         "kube-apiserver",
         f"--advertise-address={plan.facts.address}",
         f"--secure-port={chosen.api_port}",
+        # The sidecar holds the port until then, see `ports`.
+        "--permit-port-sharing=true",
         f"--service-cluster-ip-range={chosen.service_cidr}",
         "--allow-privileged=true",
         "--authorization-mode=Node,RBAC",
@@ -254,6 +258,9 @@ def kubelet_config(plan: Plan) -> dict[str, typing.Any]:
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "staticPodPath": str(plan.paths.static_pods),
+        # It is told of changes there, but not of one that falls between its first look and the
+        # begin of its watch.
+        "fileCheckFrequency": "2s",
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},

@@ -6,7 +6,7 @@ import collections.abc
 import dataclasses
 import threading
 
-from p8s_supervisor import components, kube, processes, settings, status
+from p8s_supervisor import components, kube, ports, processes, settings, status
 
 
 @dataclasses.dataclass
@@ -25,6 +25,9 @@ class Context:
         stop_reason: who that was.
         failure: what ended the start; None as long as nothing did.
         state: where the cluster's life stands.
+        fresh: whether there was no cluster in the state volume when this start began.
+        populated: whether etcd had a cluster's content before the apiserver was started.
+        placeholder: holds the apiserver's port until the apiserver does.
         attempts: for each static pod the number of its last attempt before kubelet started.
         client: the apiserver's client; None until the PKI is there.
         admin: credentials for kubeconfigs: CA, certificate and key (PEM); None until then.
@@ -41,6 +44,9 @@ class Context:
     stop_reason: str = ""
     failure: Exception | None = None
     state: status.State = status.State.STARTING
+    fresh: bool = False
+    populated: bool = False
+    placeholder: ports.Placeholder | None = None
     client: kube.Client | None = None
     attempts: dict[str, int] = dataclasses.field(default_factory=dict)
     admin: tuple[bytes, bytes, bytes] | None = None

@@ -5,8 +5,11 @@ from __future__ import annotations
 import secrets
 import socket
 import struct
+import time
 
 _A, _IN = 1, 1
+# A datagram may be lost, and is where kube-proxy has just learnt of the service.
+REPEAT_SECONDS = 0.1
 
 
 def build_query(name: str, *, identifier: int) -> bytes:
@@ -62,8 +65,15 @@ def query(name: str, *, server: str, seconds: float) -> list[str]:
         ValueError: the answer is an error or not an answer.
     """
     identifier = secrets.randbits(16)
+    question = build_query(name, identifier=identifier)
+    deadline = time.monotonic() + seconds
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
-        connection.settimeout(seconds)
+        connection.settimeout(min(seconds, REPEAT_SECONDS))
         connection.connect((server, 53))
-        connection.send(build_query(name, identifier=identifier))
-        return parse_answer(connection.recv(4096), identifier=identifier)
+        while True:
+            connection.send(question)
+            try:
+                return parse_answer(connection.recv(4096), identifier=identifier)
+            except TimeoutError:
+                if time.monotonic() >= deadline:
+                    raise

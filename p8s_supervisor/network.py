@@ -114,7 +114,7 @@ def resolv_conf(own: str, *, node_address: str) -> str:
             continue
         else:
             kept.append(line)
-    if not any(line.startswith("nameserver") for line in kept):
+    if not any(line.split()[0] == "nameserver" for line in kept):
         raise errors.P8sError(
             "the container's /etc/resolv.conf names no resolver that pods can reach",
             hint="docker run --dns ADDRESS …",
@@ -134,6 +134,7 @@ def set_up(plan: components.Plan, *, own_resolv_conf: pathlib.Path) -> str:
 
     Raises:
         CommandError: nftables refused.
+        P8sError: the container has no resolver that pods can reach.
     """
     own = own_resolv_conf.read_text()
     ports: dict[str, int] = {}

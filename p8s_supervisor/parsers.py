@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import ipaddress
 import re
+import urllib.parse
 
 # Listened on in the node by etcd, kubelet, controller-manager, scheduler and kube-proxy.
 NODE_PORTS = (2379, 2380, 10248, 10249, 10250, 10256, 10257, 10259)
@@ -142,6 +143,11 @@ def parse_server(text: str) -> str:
     Raises:
         ValueError: not `https://HOST[:PORT]`.
     """
-    if text and not (text.isascii() and re.fullmatch(r"https://[^/@\s]+", text)):
+    try:
+        parts = urllib.parse.urlsplit(text)
+        good = parts.hostname and parts.port != 0  # reading an odd port raises
+    except ValueError:
+        good = False
+    if text and not (good and text.isascii() and re.fullmatch(r"https://[^/@?#\s]+", text)):
         raise ValueError("not of the form https://HOST:PORT")
     return text

@@ -149,6 +149,11 @@ class Paths:
         return self.root / "usr/share/p8s/images"
 
     @property
+    def seed(self) -> pathlib.Path:
+        """What a new cluster's etcd begins with, made when the image is built."""
+        return self.root / "usr/share/p8s/seed.json"
+
+    @property
     def versions(self) -> pathlib.Path:
         """The components' versions, written when the image is built."""
         return self.root / "usr/share/p8s/versions.json"

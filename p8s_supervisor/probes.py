@@ -42,7 +42,7 @@ def supervised(
     try:
         found = {process.name: process for process in supervisor.list_processes()}
     except OSError as error:
-        return dict.fromkeys(names, f"supervisord does not answer: {error}")
+        return dict.fromkeys(names, str(error))
     reasons: dict[str, str | None] = {}
     for name in names:
         process = found.get(name)

@@ -75,8 +75,8 @@ class Supervisord:
         except xmlrpc.client.Fault as fault:
             if fault.faultCode != accept:
                 raise
-        except (OSError, http.client.HTTPException) as error:
-            del self._local.rpc  # its connection is of no more use
+        except (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError) as error:
+            self._local.rpc("close")()  # the connection; the next call makes another
             raise OSError(f"supervisord does not answer: {error}") from error
 
     def start(self, name: str) -> None:

@@ -66,9 +66,17 @@ def drain(run: context.Context, graces: dict[str, float]) -> None:
     if not deleted:
         return
     run.tell(f"stop: draining {len(deleted)} pods")
-    refused = [refusal for pod in deleted if (refusal := _delete(client, pod))]
+    refused: list[str] = []
+    awaited: set[str] = set()
+    for pod in deleted:
+        refusal = _delete(client, pod)
+        if refusal is None:
+            awaited.add(pod["metadata"]["uid"])
+        else:
+            refused.append(refusal)
+            graces[pod["metadata"]["uid"]] = pod["spec"]["terminationGracePeriodSeconds"]
     wait.until(
-        lambda: _left(client, {pod["metadata"]["uid"] for pod in deleted}),
+        lambda: _left(client, awaited),
         awaited="the drain",
         seconds=run.plan.settings.drain_timeout,
         interval=0.1,

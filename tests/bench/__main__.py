@@ -53,7 +53,11 @@ def note_status(samples: Samples, prefix: str, node: nodes.Node) -> None:
 
 
 def measure_life(samples: Samples) -> None:
-    """A fresh start, a restart with its data, and a stop."""
+    """A fresh start, with the seed and without, a restart with its data, and a stop."""
+    begun = time.monotonic()
+    with nodes.run("--cluster-domain=cold.local") as node:
+        note(samples, "cold start: docker run to ready", node.await_ready() - begun)
+        note_status(samples, "cold start", node)
     begun = time.monotonic()
     with nodes.run() as node:
         note(samples, "start: docker run to ready", node.await_ready() - begun)

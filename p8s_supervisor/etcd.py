@@ -1,0 +1,103 @@
+"""etcd over its JSON gateway (/v3/kv): what the seed needs of it."""
+
+from __future__ import annotations
+
+import base64
+import collections.abc
+import dataclasses
+import pathlib
+import typing
+
+import requests
+
+from p8s_supervisor import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A key with its value.
+
+    Attributes:
+        key: the key.
+        value: the value.
+        lease: the lease that it ends with; 0 for none.
+    """
+
+    key: str
+    value: bytes
+    lease: int = 0
+
+
+class Client:
+    """A client of one etcd, with a client certificate."""
+
+    def __init__(
+        self, server: str, *, ca: pathlib.Path, certificate: pathlib.Path, key: pathlib.Path
+    ) -> None:
+        self._server = server
+        self._session = requests.Session()
+        self._session.verify, self._session.cert = str(ca), (str(certificate), str(key))
+        self._session.trust_env = False
+
+    def _call(self, path: str, body: dict[str, typing.Any]) -> dict[str, typing.Any]:
+        try:
+            answer = self._session.post(self._server + path, json=body, timeout=10)
+            answer.raise_for_status()
+            return typing.cast("dict[str, typing.Any]", answer.json())
+        except (requests.RequestException, ValueError) as error:
+            raise errors.P8sError(f"etcd: {path}: {error}") from error
+
+    def list_entries(self, prefix: str) -> list[Entry]:
+        """All entries whose key begins with a prefix.
+
+        Raises:
+            P8sError: etcd did not answer as it should.
+        """
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        answer = self._call("/v3/kv/range", {"key": _encode(prefix), "range_end": _encode(end)})
+        return [
+            Entry(
+                base64.b64decode(found["key"]).decode(),
+                base64.b64decode(found.get("value", "")),
+                int(found.get("lease", 0)),
+            )
+            for found in answer.get("kvs", [])
+        ]
+
+    def has(self, key: str) -> bool:
+        """Whether there is such a key.
+
+        Raises:
+            P8sError: etcd did not answer as it should.
+        """
+        answer = self._call("/v3/kv/range", {"key": _encode(key), "count_only": True})
+        return int(answer.get("count", 0)) > 0
+
+    def put_into_empty(self, entries: collections.abc.Mapping[str, bytes], *, prefix: str) -> bool:
+        """Put all entries in one transaction, if there is no key with the prefix yet.
+
+        Returns:
+            Whether they were put.
+
+        Raises:
+            P8sError: etcd refused, or did not answer as it should.
+        """
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        nothing = {
+            "target": "CREATE",
+            "result": "EQUAL",
+            "key": _encode(prefix),
+            "range_end": _encode(end),
+            "create_revision": "0",
+        }
+        puts = [
+            {"request_put": {"key": _encode(key), "value": _encode(value)}}
+            for key, value in entries.items()
+        ]
+        answer = self._call("/v3/kv/txn", {"compare": [nothing], "success": puts})
+        return bool(answer.get("succeeded"))
+
+
+def _encode(text: str | bytes) -> str:
+    data = text.encode() if isinstance(text, str) else text
+    return base64.b64encode(data).decode()

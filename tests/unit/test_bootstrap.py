@@ -1,0 +1,369 @@
+"""The start: its steps, its gates, and what ends it."""
+
+from __future__ import annotations
+
+import collections.abc
+import os
+import pathlib
+import threading
+import typing
+
+import pytest
+import yaml
+
+from p8s_supervisor import (
+    bootstrap,
+    commands,
+    context,
+    errors,
+    health,
+    manifests,
+    probes,
+    status,
+)
+from tests import fakes
+
+# --- processes and images
+
+
+def test_images_are_imported_in_order(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = fakes.make_plan(tmp_path).paths
+    places.images.mkdir(parents=True)
+    for name in ("b.tar", "a.tar", "notes.txt"):
+        (places.images / name).touch()
+    recorder = fakes.Commands({"ctr": ""})
+    monkeypatch.setattr(commands, "run", recorder)
+    bootstrap.import_images(places)
+    assert [(words[1:3], words[-1]) for words, _ in recorder.calls] == [
+        (
+            [f"--address={places.containerd_socket}", "--namespace=k8s.io"],
+            str(places.images / name),
+        )
+        for name in ("a.tar", "b.tar")
+    ]
+
+
+def test_processes_start_in_order_each_behind_its_gate(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = fakes.Supervisor()
+    run = fakes.make_context(tmp_path, supervisor=supervisor)
+    gates: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def hold(*asked: object) -> None:
+        gates.append((str(asked[0]), list(supervisor.calls)))
+
+    monkeypatch.setattr(commands, "run", fakes.forbid)
+    monkeypatch.setattr(probes, "unix_socket", hold)
+    monkeypatch.setattr(probes, "port", hold)
+    bootstrap.start_processes(run, health.Monitor(run))
+    started = [("start", "containerd"), ("start", "etcd")]
+    assert gates == [(str(run.plan.paths.containerd_socket), started), ("127.0.0.1", started)]
+    assert supervisor.calls == [*started, ("start", "kubelet")]
+    assert run.attempts == dict.fromkeys(probes.STATIC_PODS, -1)
+
+
+@pytest.mark.parametrize(
+    ("step", "pods"),
+    [
+        pytest.param(bootstrap.start_apiserver, ["kube-apiserver.yaml"], id="apiserver"),
+        pytest.param(
+            bootstrap.start_controllers,
+            ["kube-controller-manager.yaml", "kube-scheduler.yaml"],
+            id="controllers",
+        ),
+    ],
+)
+def test_static_pods_are_given_to_kubelet_step_by_step(
+    tmp_path: pathlib.Path,
+    step: collections.abc.Callable[[context.Context, health.Monitor], None],
+    pods: list[str],
+) -> None:
+    run = fakes.make_context(tmp_path, client=fakes.KubeClient({"GET /readyz": ["ok"]}))
+    step(run, health.Monitor(run))
+    found = sorted(run.plan.paths.static_pods.iterdir())
+    assert [file.name for file in found] == pods
+    assert {file.stat().st_mode & 0o777 for file in found} == {0o600}
+    for file in found:
+        assert yaml.safe_load(file.read_text())["metadata"]["name"] == file.stem
+
+
+def test_the_client_is_made_once(tmp_path: pathlib.Path) -> None:
+    run = fakes.make_context(tmp_path)
+    assert bootstrap.connect(run) is bootstrap.connect(run) is run.client
+
+
+def test_add_ons_are_applied_in_order(tmp_path: pathlib.Path) -> None:
+    objects = manifests.add_ons(manifests.values(fakes.make_plan(tmp_path)))
+    client = fakes.KubeClient({})
+    applied: list[typing.Any] = []
+    run = fakes.make_context(tmp_path, client=client)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "apply", applied.append)
+        bootstrap.apply_manifests(run, health.Monitor(run))
+    assert applied == objects
+
+
+# --- failures
+
+
+def make_static_pod_log(run: context.Context, name: str, attempt: int, text: str = "") -> None:
+    directory = run.plan.paths.pod_logs / f"kube-system_{name}-p8s_0123" / name
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / f"{attempt}.log"
+    file.write_text(text)
+    os.utime(file, (1000 + attempt, 1000 + attempt))
+
+
+@pytest.mark.parametrize(
+    ("listed", "attempts", "failed"),
+    [
+        pytest.param([fakes.running("etcd")], {}, None, id="all is well"),
+        pytest.param(
+            [fakes.stopped("kubelet", state="BACKOFF", reason="Exited too quickly")],
+            {},
+            None,
+            id="supervisord still tries",
+        ),
+        pytest.param(
+            [fakes.stopped("etcd", state="FATAL", reason="Exited too quickly")],
+            {},
+            "etcd failed: Exited too quickly\n  | a line of etcd",
+            id="supervisord gave up",
+        ),
+        pytest.param([], {"kube-apiserver": [0, 1]}, None, id="a static pod that ended once"),
+        pytest.param(
+            [],
+            {"kube-apiserver": [0, 1, 2]},
+            "kube-apiserver failed: it keeps ending\n  | F a line of attempt 2",
+            id="a static pod that ended twice",
+        ),
+        pytest.param(
+            [],
+            {"kube-scheduler": [2]},
+            "kube-scheduler failed: it keeps ending\n  | F a line of attempt 2",
+            id="kubelet removes old logs",
+        ),
+    ],
+)
+def test_raise_failure(
+    tmp_path: pathlib.Path,
+    listed: list[typing.Any],
+    attempts: dict[str, list[int]],
+    failed: str | None,
+) -> None:
+    run = fakes.make_context(tmp_path, supervisor=fakes.Supervisor(listed))
+    run.attempts = dict.fromkeys(probes.STATIC_PODS, -1)
+    run.plan.paths.logs.mkdir(parents=True)
+    (run.plan.paths.logs / "etcd.log").write_text("a line of etcd\n")
+    for name, numbers in attempts.items():
+        for number in numbers:
+            text = f"2026-01-01T00:00:00Z stderr F F a line of attempt {number}\n"
+            make_static_pod_log(run, name, number, text)
+    told = None
+    try:
+        bootstrap.raise_failure(run)
+    except errors.ComponentFailedError as error:
+        told = str(error)
+    assert told == failed
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "fails"),
+    [
+        pytest.param(5, 6, False, id="the restart itself counts as one"),
+        pytest.param(5, 7, False, id="ended once in this start"),
+        pytest.param(5, 8, True, id="ended twice in this start"),
+    ],
+)
+def test_attempts_of_earlier_starts_do_not_count(
+    tmp_path: pathlib.Path,
+    before: int,
+    now: int,
+    fails: bool,
+) -> None:
+    run = fakes.make_context(tmp_path)
+    make_static_pod_log(run, "kube-apiserver", before)
+    run.attempts = {"kube-apiserver": bootstrap.last_attempt(run.plan.paths, "kube-apiserver")}
+    make_static_pod_log(run, "kube-apiserver", now)
+    failed = False
+    try:
+        bootstrap.raise_failure(run)
+    except errors.ComponentFailedError:
+        failed = True
+    assert failed is fails
+
+
+def test_log_tail_of_a_process_is_its_last_lines(tmp_path: pathlib.Path) -> None:
+    places = fakes.make_plan(tmp_path).paths
+    places.logs.mkdir(parents=True)
+    (places.logs / "etcd.log").write_text("".join(f"{number}\n" for number in range(30)))
+    assert bootstrap.log_tail(places, "etcd") == [str(number) for number in range(10, 30)]
+    assert bootstrap.log_tail(places, "kubelet") == []
+
+
+def test_log_tail_of_a_static_pod_is_that_of_its_latest_attempt(tmp_path: pathlib.Path) -> None:
+    run = fakes.make_context(tmp_path)
+    make_static_pod_log(run, "kube-apiserver", 9, "2026-01-01T00:00:00Z stderr F old\n")
+    make_static_pod_log(
+        run,
+        "kube-apiserver",
+        10,
+        "2026-01-01T00:00:01Z stderr F E0101 a line with  blanks\n"
+        "2026-01-01T00:00:01Z stdout P another\n"
+        "2026-01-01T00:00:01Z stdout F \n",
+    )
+    assert bootstrap.log_tail(run.plan.paths, "kube-apiserver") == [
+        "E0101 a line with  blanks",
+        "another",
+        "",
+    ]
+    assert bootstrap.log_tail(run.plan.paths, "kube-scheduler") == []
+
+
+# --- gates
+
+
+@pytest.mark.parametrize(
+    ("timeline", "reason"),
+    [
+        pytest.param(130.0, "readiness: not within 0 s; last reason: node: no CNI", id="too late"),
+        pytest.param(
+            119.9, "readiness: not within 0.1 s; last reason: node: no CNI", id="nearly too late"
+        ),
+    ],
+)
+def test_the_deadline_counts_from_the_start_of_the_container(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    timeline: float,
+    reason: str,
+) -> None:
+    run = fakes.make_context(tmp_path, clock=fakes.Clock(timeline))
+    run.plan.paths.logs.mkdir(parents=True)
+    (run.plan.paths.logs / "kubelet.log").write_text("a line of kubelet\n")
+    monitor = health.Monitor(run)
+    monkeypatch.setattr(monitor, "look", lambda: {"node": "no CNI"})
+    with pytest.raises(errors.ComponentFailedError) as caught:
+        bootstrap.await_ready(run, monitor)
+    assert str(caught.value) == f"kubelet failed: {reason}\n  | a line of kubelet"
+
+
+def test_a_gate_ends_at_once_when_a_component_has_failed_for_good(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = fakes.Supervisor([fakes.stopped("etcd", state="FATAL", reason="no disk")])
+    run = fakes.make_context(tmp_path, supervisor=supervisor)
+    monitor = health.Monitor(run)
+    monkeypatch.setattr(monitor, "look", lambda: {"node": "no CNI"})
+    with pytest.raises(errors.ComponentFailedError, match="etcd failed: no disk"):
+        bootstrap.await_ready(run, monitor)
+
+
+def test_a_stop_ends_a_gate(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fakes.make_context(tmp_path)
+    run.request_stop("SIGTERM")
+    monitor = health.Monitor(run)
+    monkeypatch.setattr(monitor, "look", lambda: {"node": "no CNI"})
+    with pytest.raises(errors.CancelledError):
+        bootstrap.await_ready(run, monitor)
+
+
+# --- the whole start
+
+
+def test_the_steps_are_these() -> None:
+    assert [step.name for step in bootstrap.STEPS] == [
+        "setup",
+        "processes",
+        "apiserver",
+        "controllers",
+        "manifests",
+        "readiness",
+    ]
+
+
+def make_steps(
+    done: list[str], failing: dict[str, Exception] | None = None
+) -> tuple[bootstrap.Step, ...]:
+    """Three steps that record that they ran."""
+
+    def make_run(name: str) -> collections.abc.Callable[[context.Context, health.Monitor], None]:
+        def run(_: context.Context, __: health.Monitor) -> None:
+            done.append(name)
+            if failing and name in failing:
+                raise failing[name]
+
+        return run
+
+    return tuple(bootstrap.Step(name, make_run(name)) for name in ("one", "two", "three"))
+
+
+def test_start_goes_through_the_steps_and_tells_of_each(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    story: list[str] = []
+    run = fakes.make_context(tmp_path, story=story)
+    monkeypatch.setattr(bootstrap, "STEPS", make_steps(done))
+    bootstrap.start(run, health.Monitor(run))
+    assert done == ["one", "two", "three"]
+    assert story == [f"{name}: done in 0.00 s" for name in done]
+    assert [phase.name for phase in run.timeline.phases()] == done
+
+
+NO_DISK = errors.ComponentFailedError("etcd", "no disk")
+
+
+@pytest.mark.parametrize(
+    ("failing", "done", "failure", "stopped", "state", "ready"),
+    [
+        pytest.param(
+            {}, ["one", "two", "three"], None, "", status.State.READY, ["ready"], id="it works"
+        ),
+        pytest.param(
+            {"two": NO_DISK},
+            ["one", "two"],
+            NO_DISK,
+            "the start failed",
+            status.State.STARTING,
+            [],
+            id="a step fails",
+        ),
+        pytest.param(
+            {"one": errors.CancelledError("given up")},
+            ["one"],
+            None,
+            "",
+            status.State.STARTING,
+            [],
+            id="a stop came first",
+        ),
+    ],
+)
+def test_the_start_in_the_background(
+    *,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: dict[str, Exception],
+    done: list[str],
+    failure: Exception | None,
+    stopped: str,
+    state: status.State,
+    ready: list[str],
+) -> None:
+    ran: list[str] = []
+    told: list[str] = []
+    run = fakes.make_context(tmp_path)
+    monkeypatch.setattr(bootstrap, "STEPS", make_steps(ran, failing))
+    thread = bootstrap.start_in_background(
+        run, health.Monitor(run), on_ready=lambda: told.append("ready")
+    )
+    thread.join(timeout=10)
+    assert isinstance(thread, threading.Thread)
+    assert not thread.is_alive()
+    assert (ran, run.failure, run.stop_reason, run.state) == (done, failure, stopped, state)
+    assert run.stop.is_set() is bool(stopped)
+    assert told == ready

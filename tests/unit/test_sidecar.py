@@ -1,0 +1,119 @@
+"""The composition root, as far as it decides something."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pathlib
+
+import pytest
+
+from p8s_supervisor import errors, health, report, shutdown, sidecar
+from tests import fakes
+
+
+def test_there_is_no_kubeconfig_before_the_pki(tmp_path: pathlib.Path) -> None:
+    assert sidecar.host_kubeconfig(fakes.make_context(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "server"),
+    [
+        pytest.param([], "https://127.0.0.1:6443", id="default"),
+        pytest.param(["--api-server=https://p8s.example"], "https://p8s.example", id="another URL"),
+    ],
+)
+def test_the_kubeconfig_is_for_the_host(
+    tmp_path: pathlib.Path, arguments: list[str], server: str
+) -> None:
+    run = fakes.make_context(tmp_path, *arguments)
+    run.admin = (b"the CA", b"the certificate", b"the key")
+    config = json.loads(sidecar.host_kubeconfig(run) or "")
+    assert config["clusters"][0]["cluster"]["server"] == server
+    user = config["users"][0]["user"]
+    assert base64.b64decode(user["client-key-data"]) == b"the key"
+
+
+def test_the_line_that_people_wait_for(tmp_path: pathlib.Path) -> None:
+    story: list[str] = []
+    sidecar.tell_ready(fakes.make_context(tmp_path, "--http-port=9090", story=story))
+    assert story == [
+        "ready: Kubernetes v1.37.2 at https://127.0.0.1:6443",
+        "  curl -s http://127.0.0.1:9090/kubeconfig > p8s.kubeconfig",
+        "  kubectl --kubeconfig p8s.kubeconfig get pods -A",
+    ]
+
+
+def test_the_run_timeout_asks_for_the_stop(tmp_path: pathlib.Path) -> None:
+    clock = fakes.Clock(89.0)
+    run = fakes.make_context(tmp_path, "--run-timeout=90s", "--status-interval=0", clock=clock)
+    waited: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waited.append(seconds)
+        clock.now += seconds
+        return run.stop.is_set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.stop, "wait", wait)
+        sidecar.watch(run, health.Monitor(run))
+    assert run.stop_reason == "the run timeout of 90 s"
+    assert waited == [1.0, 0.01]
+
+
+def test_a_status_line_is_told_once_an_interval(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = fakes.Clock()
+    story: list[str] = []
+    run = fakes.make_context(tmp_path, "--status-interval=2s", clock=clock, story=story)
+
+    def wait(seconds: float) -> bool:
+        clock.now += seconds
+        return clock.now > 5
+
+    monkeypatch.setattr(sidecar, "time", clock)
+    monkeypatch.setattr(run.stop, "wait", wait)
+    monkeypatch.setattr(report, "line", lambda *_: f"as of {clock.now:g} s")
+    sidecar.watch(run, health.Monitor(run))
+    assert story == ["as of 2 s", "as of 4 s"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "written", "told"),
+    [
+        pytest.param(None, None, [], id="a stop that was asked for"),
+        pytest.param(
+            errors.ComponentFailedError("etcd", "no disk"),
+            "1",
+            ["the start failed: etcd failed: no disk"],
+            id="a start that failed",
+        ),
+        pytest.param(
+            errors.SettingsError(["x is wrong"]),
+            "2",
+            [f"the start failed: {errors.SettingsError(['x is wrong'])}"],
+            id="settings that do not fit the volume",
+        ),
+    ],
+)
+def test_finish_keeps_the_exit_code_stops_all_and_lets_supervisord_go(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception | None,
+    written: str | None,
+    told: list[str],
+) -> None:
+    story: list[str] = []
+    supervisor = fakes.Supervisor()
+    run = fakes.make_context(tmp_path, supervisor=supervisor, story=story)
+    run.failure = failure
+    run.stop_reason = "SIGTERM"
+    monkeypatch.setattr(os, "kill", fakes.forbid)
+    monkeypatch.setattr(shutdown, "stop", lambda _: ["stop drain: too slow"])
+    sidecar.finish(run)
+    file = run.plan.paths.exit_code
+    assert (file.read_text() if file.exists() else None) == written
+    assert story == [*told, "stop: SIGTERM", "stop drain: too slow", "stopped"]
+    assert supervisor.calls == [("shutdown", "")]
