@@ -34,6 +34,8 @@ KEPT_SETTINGS = ("service_cidr", "pod_cidr", "cluster_domain", "node_name")
 LOG_LINES = 20
 # A static pod that has ended this often in one start is not waited for any longer.
 ATTEMPTS = 2
+# Between two requests to kubelet to look at the same pod.
+NUDGE_SECONDS = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,7 @@ def set_up(run: context.Context, monitor: health.Monitor) -> None:
     if run.fresh:
         record = {name: run.loaded.texts[name] for name in KEPT_SETTINGS}
         record["kubernetes"] = run.versions["kubernetes"]
-        files.write(plan.paths.cluster_record, json.dumps(record, indent=2) + "\n")
+        files.write(plan.paths.cluster_record, json.dumps(record, indent=2) + "\n", durable=True)
 
 
 def check_record(run: context.Context) -> bool:
@@ -228,22 +230,17 @@ def import_images(places: paths.Paths) -> None:
 def start_apiserver(run: context.Context, monitor: health.Monitor) -> None:
     """kube-apiserver, which kubelet starts as a static pod.
 
-    It is waited for until it is ready, or where etcd has a cluster's content only until it
-    listens: connections that are made then wait for their answers, and none is refused.
+    It is waited for until it is ready, or where etcd has a cluster's content only until it answers
+    anything: it says that it is ready a second later, without need.
     """
-    port, client = run.plan.settings.api_port, connect(run)
+    client = connect(run)
     if run.placeholder is not None:
         _await(run, "kube-apiserver", "kube-apiserver's port", run.placeholder.find_other)
         run.placeholder.close()
-    elif run.populated:
-        _await(
-            run,
-            "kube-apiserver",
-            "kube-apiserver's port",
-            lambda: probes.port("127.0.0.1", port),
-        )
-    if not run.populated:
-        _await(run, "kube-apiserver", "kube-apiserver's /readyz", lambda: probes.apiserver(client))
+    awaited, probe = "/readyz", probes.apiserver
+    if run.populated:
+        awaited, probe = "first answer", probes.apiserver_answers
+    _await(run, "kube-apiserver", f"kube-apiserver's {awaited}", lambda: probe(client))
 
 
 def connect(run: context.Context) -> kube.Client:
@@ -256,9 +253,9 @@ def connect(run: context.Context) -> kube.Client:
 def start_controllers(run: context.Context, monitor: health.Monitor) -> None:
     """kubelet starts kube-controller-manager and kube-scheduler.
 
-    Not before the apiserver listens, and in an empty cluster not before it is ready: kubelet shows a
-    static pod in the API only up to a minute later where it could not at the pod's start, since
-    the priority class system-node-critical is made by the apiserver.
+    Not before the apiserver answers: they would only compete with it for the processor. In an empty
+    cluster not before it is ready: kubelet shows a static pod in the API up to a minute later where
+    it could not at the pod's start, and its priority class is made by the apiserver.
     """
     write_static_pods(run, "kube-controller-manager", "kube-scheduler")
 
@@ -279,12 +276,43 @@ def apply_manifests(run: context.Context, monitor: health.Monitor) -> None:
 
 def await_ready(run: context.Context, monitor: health.Monitor) -> None:
     """Every condition of readiness holds."""
+    client = connect(run)
+    nudged: dict[str, float] = {}
 
     def look() -> str | None:
         missing = monitor.look()
-        return "; ".join(f"{name}: {reason}" for name, reason in missing.items()) or None
+        if missing.keys() & {"apiserver", "setup"}:
+            return _listed(missing)
+        for name in missing:
+            now = run.timeline.now()
+            if name.startswith("pod/") and now - nudged.get(name, 0) > NUDGE_SECONDS:
+                nudged[name] = now
+                nudge(client, name.removeprefix("pod/"))
+        return _listed(missing)
 
     _await(run, "kubelet", "readiness", look)
+
+
+def _listed(missing: dict[str, str]) -> str | None:
+    return "; ".join(f"{name}: {reason}" for name, reason in missing.items()) or None
+
+
+def nudge(client: kube.Client, pod: str) -> None:
+    """Have kubelet look at a pod's readiness now rather than at the next full second.
+
+    It probes once a second, and besides whenever it syncs a pod that is not ready, which it does
+    when the object changes. Source: pkg/kubelet/prober/prober_manager.go, UpdatePodStatus.
+    """
+    moment = datetime.datetime.now(datetime.UTC).isoformat()
+    try:
+        client.request(
+            "PATCH",
+            f"/api/v1/namespaces/kube-system/pods/{pod}",
+            body={"metadata": {"annotations": {"p8s/awaited": moment}}},
+            content_type="application/merge-patch+json",
+        )
+    except errors.KubeError:
+        return  # there is no such pod yet, or it was replaced: the next look tells
 
 
 STEPS = (

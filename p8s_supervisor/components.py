@@ -301,6 +301,8 @@ def kubelet_config(plan: Plan) -> dict[str, typing.Any]:
         # Without CAP_SYS_RESOURCE kubelet cannot write oom_score_adj or raise rlimits; this gate
         # makes it log that instead of ending.
         config["featureGates"] = {"KubeletInUserNamespace": True}
+        # kubelet's default of -999 is refused too, and tried again for 0.2 s.
+        config["oomScoreAdj"] = 0
     return config
 
 

@@ -7,13 +7,17 @@ import os
 import pathlib
 
 
-def write(path: pathlib.Path, content: str | bytes, *, mode: int = 0o644) -> None:
+def write(
+    path: pathlib.Path, content: str | bytes, *, mode: int = 0o644, durable: bool = False
+) -> None:
     """Write a file atomically, making its directory where it is missing.
 
     Args:
         path: where the file goes.
         content: text is written as UTF-8.
         mode: the file's permission bits, set before the file has its name.
+        durable: whether it has to be there after a crash of the host too: what a start makes anew
+            has not.
 
     Raises:
         OSError: the file system refused.
@@ -26,8 +30,9 @@ def write(path: pathlib.Path, content: str | bytes, *, mode: int = 0o644) -> Non
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), mode)
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.rename(path)
 
 

@@ -83,7 +83,10 @@ def run_cluster(plan: components.Plan) -> list[etcd.Entry]:
                 for manifest in manifests.add_ons(manifests.values(plan)):
                     client.apply(manifest)
                 _await("the add-ons' pods", lambda: find_unbound(client))
+                set_dns_address(client, str(plan.settings.pod_cidr[2]))
+                _await("coredns' endpoint", lambda: find_missing_endpoint(client))
                 await_settled(store)
+            set_dns_address(client, None)
             set_ready(client, plan.settings.node_name, ready=False)
         return store.list_entries(seed.PREFIX)
 
@@ -126,6 +129,42 @@ def set_ready(client: kube.Client, name: str, *, ready: bool) -> None:
         body={"status": {"conditions": [condition], "capacity": room, "allocatable": room}},
         content_type="application/strategic-merge-patch+json",
     )
+
+
+def set_dns_address(client: kube.Client, address: str | None) -> None:
+    """Write the status of coredns' pod: ready at an address, or not started.
+
+    The first pod of a new cluster gets the first address of the range, and coredns is that pod. So
+    kube-proxy can know its endpoint before kube-controller-manager runs, which then goes by what
+    kubelet tells.
+    """
+    pods = client.get("/api/v1/namespaces/kube-system/pods", labelSelector="k8s-app=kube-dns")
+    status: kube.Object = {"phase": "Pending", "podIP": None, "podIPs": None}
+    conditions = [{"type": "PodScheduled", "status": "True"}]
+    if address:
+        status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+        conditions += [{"type": kind, "status": "True"} for kind in ("ContainersReady", "Ready")]
+    client.request(
+        "PATCH",
+        f"/api/v1/namespaces/kube-system/pods/{pods['items'][0]['metadata']['name']}/status",
+        body={"status": status | {"conditions": conditions}},
+        content_type="application/merge-patch+json",
+    )
+
+
+def find_missing_endpoint(client: kube.Client) -> str | None:
+    """Why the service kube-dns has no endpoint that is ready."""
+    slices = client.get(
+        "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices",
+        labelSelector="kubernetes.io/service-name=kube-dns",
+    )
+    ready = [
+        endpoint
+        for found in slices["items"]
+        for endpoint in found.get("endpoints") or []
+        if endpoint["conditions"].get("ready")
+    ]
+    return None if ready else "no endpoint of kube-dns is ready"
 
 
 def find_unbound(client: kube.Client) -> str | None:

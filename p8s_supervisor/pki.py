@@ -201,8 +201,8 @@ def ensure_authorities(
         if not (certificate.exists() and key.exists()):
             _require(fresh, certificate if key.exists() else key)
             made = make_authority(common_name, now=now)
-            files.write(key, made.key_pem, mode=0o600)
-            files.write(certificate, made.certificate_pem)
+            files.write(key, made.key_pem, mode=0o600, durable=True)
+            files.write(certificate, made.certificate_pem, durable=True)
         try:
             loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
         except ValueError as error:
@@ -213,7 +213,8 @@ def ensure_authorities(
     signing = directory / "sa.key"
     if not signing.exists():
         _require(fresh, signing)
-        files.write(signing, private_pem(ec.generate_private_key(ec.SECP256R1())), mode=0o600)
+        made_key = ec.generate_private_key(ec.SECP256R1())
+        files.write(signing, private_pem(made_key), mode=0o600, durable=True)
     # kube-apiserver reads no private key as its verification key but in one of the older formats.
     files.write(directory / "sa.pub", public_pem(_load_key(signing)))
     return pairs

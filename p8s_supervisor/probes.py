@@ -64,6 +64,15 @@ def apiserver(client: kube.Client) -> str | None:
     return None
 
 
+def apiserver_answers(client: kube.Client) -> str | None:
+    """Whether kube-apiserver answers requests, ready or not."""
+    try:
+        client.request("GET", "/version", seconds=2)
+    except errors.KubeError as error:
+        return None if error.status else error.message
+    return None
+
+
 def _first_failed_check(message: str) -> str:
     # /readyz lists every check; the failed ones start with [-].
     failed = [line for line in message.splitlines() if "[-]" in line]
