@@ -9,6 +9,9 @@ from p8s_supervisor import bootstrap, containers, context, errors, kube, probes,
 # How long a container gets between SIGTERM and SIGKILL where no pod says otherwise: the control
 # plane, and everything where there is no drain.
 GRACE_SECONDS = 5.0
+# The apiserver's, once its clients have gone: it would wait a second for connections of its own, and
+# what it has acknowledged is in etcd.
+SERVER_GRACE_SECONDS = 0.3
 # The controllers that make a deleted pod anew when the cluster starts again.
 CONTROLLERS = ("ReplicaSet", "ReplicationController", "StatefulSet", "Job")
 
@@ -138,12 +141,15 @@ def end_containers(
     """
     longest = max(GRACE_SECONDS, deadline - run.timeline.now())
     found = containers.first_processes()
-    killed = containers.end(
-        {
-            container.pid: min(graces.get(container.pod_uid, GRACE_SECONDS), longest)
-            for container in found
-        }
-    )
+    graces_by_pid = {
+        container.pid: min(graces.get(container.pod_uid, GRACE_SECONDS), longest)
+        for container in found
+    }
+    # The apiserver last: pods may need it to end well.
+    servers = [container.pid for container in found if container.name == "kube-apiserver"]
+    others = graces_by_pid.keys() - set(servers)
+    killed = containers.end({pid: graces_by_pid[pid] for pid in others})
+    containers.end(dict.fromkeys(servers, SERVER_GRACE_SECONDS))
     if killed:
         names = ", ".join(container.name for container in found if container.pid in killed)
         raise errors.P8sError(f"did not end within their grace and were killed: {names}")
