@@ -42,10 +42,14 @@ class Client:
     def _call(self, path: str, body: dict[str, typing.Any]) -> dict[str, typing.Any]:
         try:
             answer = self._session.post(self._server + path, json=body, timeout=10)
-            answer.raise_for_status()
-            return typing.cast("dict[str, typing.Any]", answer.json())
-        except (requests.RequestException, ValueError) as error:
+            if not answer.ok:
+                raise errors.P8sError(f"etcd: {path}: HTTP {answer.status_code}: {answer.text}")
+            found = answer.json()
+        except (OSError, ValueError) as error:  # requests' own errors are OSErrors
             raise errors.P8sError(f"etcd: {path}: {error}") from error
+        if not isinstance(found, dict):
+            raise errors.P8sError(f"etcd: {path}: not an object: {answer.text}")
+        return typing.cast("dict[str, typing.Any]", found)
 
     def list_entries(self, prefix: str) -> list[Entry]:
         """All entries whose key begins with a prefix.

@@ -57,7 +57,12 @@ def main(output: pathlib.Path) -> None:
         plan = components.Plan(loaded.settings, node.find_facts(), places)
         credentials.write(plan, fresh=True)
         places.logs.mkdir(parents=True)
-        entries = run_cluster(plan)
+        try:
+            entries = run_cluster(plan)
+        except errors.P8sError:
+            for log in sorted(places.logs.glob("*.log")):
+                print(f"--- {log.name}", *files.tail(log, lines=20), sep="\n", flush=True)
+            raise
     kept = {entry.key: entry.value for entry in entries if is_kept(entry)}
     secret = sorted(key for key, value in kept.items() if b"-----BEGIN" in value)
     if secret:
@@ -95,8 +100,9 @@ def run(
     plan: components.Plan, name: str, command: list[str]
 ) -> contextlib.AbstractContextManager[None]:
     """A component as a plain process, for as long as a block runs."""
-    log = plan.paths.logs / f"{name}.log"
-    return commands.background([f"{components.BIN}/{name}", *command[1:]], log=log)
+    return commands.background(
+        [f"{components.BIN}/{name}", *command[1:]], log=plan.paths.logs / f"{name}.log"
+    )
 
 
 def _await(awaited: str, probe: wait.Probe) -> None:

@@ -34,8 +34,10 @@ class Placeholder:
     def find_other(self, proc: pathlib.Path = pathlib.Path("/proc")) -> str | None:
         """Why nobody else listens at the port yet; None when somebody does."""
         listening = 0
-        for table in ("tcp", "tcp6"):
-            for line in (proc / "net" / table).read_text().splitlines()[1:]:
+        for table in (proc / "net/tcp", proc / "net/tcp6"):
+            if not table.exists():
+                continue  # a kernel without IPv6
+            for line in table.read_text().splitlines()[1:]:
                 _, local, _, state = line.split()[:4]
                 listening += state == _LISTEN and int(local.rpartition(":")[2], 16) == self._port
         return None if listening > 1 else f"port {self._port} is not listened at"

@@ -19,8 +19,8 @@ NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 # All settings that the content depends on: with others than the defaults a cluster begins empty.
 SETTINGS = ("api_port", "cluster_domain", "node_name", "pod_cidr", "service_cidr", "verbosity")
 _UID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-# The seconds of a metav1.Time in protobuf: field 1, a varint, of five bytes until the year 2514.
-_TIME = re.compile(rb"\x08([\x80-\xff]{4}[\x01-\x07])")
+# The seconds of a metav1.Time in protobuf: field 1, a varint, of five bytes until the year 3058.
+_TIME = re.compile(rb"\x08([\x80-\xff]{4}[\x01-\x7f])")
 
 
 @dataclasses.dataclass(frozen=True)

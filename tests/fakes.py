@@ -16,9 +16,11 @@ import typing
 from p8s_supervisor import (
     components,
     context,
+    etcd,
     kube,
     node,
     paths,
+    ports,
     processes,
     settings,
     status,
@@ -159,6 +161,54 @@ class KubeClient(kube.Client):
         return [f"{request.method} {request.path}" for request in self.requests]
 
 
+class Etcd(etcd.Client):
+    """etcd's client, without an etcd.
+
+    Attributes:
+        answer: what `has` and `put_into_empty` say.
+        calls: method and key or prefix of each call.
+        put: the entries that came with `put_into_empty`.
+    """
+
+    def __init__(self, *, answer: bool) -> None:
+        self.answer = answer
+        self.calls: list[tuple[str, str]] = []
+        self.put: dict[str, bytes] = {}
+
+    def list_entries(self, prefix: str) -> list[etcd.Entry]:
+        self.calls.append(("list_entries", prefix))
+        return []
+
+    def has(self, key: str) -> bool:
+        self.calls.append(("has", key))
+        return self.answer
+
+    def put_into_empty(self, entries: collections.abc.Mapping[str, bytes], *, prefix: str) -> bool:
+        self.calls.append(("put_into_empty", prefix))
+        self.put.update(entries)
+        return self.answer
+
+
+class Placeholder(ports.Placeholder):
+    """A placeholder that holds no port.
+
+    Attributes:
+        reasons: what `find_other` says in turn; the last one is said ever after.
+        calls: each method that was called.
+    """
+
+    def __init__(self, *reasons: str | None) -> None:
+        self.reasons = list(reasons)
+        self.calls: list[str] = []
+
+    def find_other(self, proc: pathlib.Path = pathlib.Path("/proc")) -> str | None:
+        self.calls.append("find_other")
+        return self.reasons.pop(0) if len(self.reasons) > 1 else self.reasons[0]
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
 class Commands:
     """In place of `commands.run`.
 
@@ -237,6 +287,9 @@ class Server:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                outer.answer(self)
+
+            def do_POST(self) -> None:
                 outer.answer(self)
 
             def do_PATCH(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import datetime
 import os
 import pathlib
 import threading
@@ -14,10 +15,12 @@ import yaml
 from p8s_supervisor import (
     bootstrap,
     commands,
+    content,
     context,
     errors,
     health,
     manifests,
+    ports,
     probes,
     status,
 )
@@ -45,49 +48,84 @@ def test_images_are_imported_in_order(
     ]
 
 
-def test_processes_start_in_order_each_behind_its_gate(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    supervisor = fakes.Supervisor()
-    run = fakes.make_context(tmp_path, supervisor=supervisor)
-    gates: list[tuple[str, list[tuple[str, str]]]] = []
-
-    def hold(*asked: object) -> None:
-        gates.append((str(asked[0]), list(supervisor.calls)))
-
-    monkeypatch.setattr(commands, "run", fakes.forbid)
-    monkeypatch.setattr(probes, "unix_socket", hold)
-    monkeypatch.setattr(probes, "port", hold)
-    bootstrap.start_processes(run, health.Monitor(run))
-    started = [("start", "containerd"), ("start", "etcd")]
-    assert gates == [(str(run.plan.paths.containerd_socket), started), ("127.0.0.1", started)]
-    assert supervisor.calls == [*started, ("start", "kubelet")]
-    assert run.attempts == dict.fromkeys(probes.STATIC_PODS, -1)
-
-
 @pytest.mark.parametrize(
-    ("step", "pods"),
+    ("fresh", "held"),
     [
-        pytest.param(bootstrap.start_apiserver, ["kube-apiserver.yaml"], id="apiserver"),
-        pytest.param(
-            bootstrap.start_controllers,
-            ["kube-controller-manager.yaml", "kube-scheduler.yaml"],
-            id="controllers",
-        ),
+        pytest.param(True, ["hold 7443"], id="a new cluster"),
+        pytest.param(False, [], id="a restart"),
     ],
 )
-def test_static_pods_are_given_to_kubelet_step_by_step(
-    tmp_path: pathlib.Path,
-    step: collections.abc.Callable[[context.Context, health.Monitor], None],
-    pods: list[str],
+def test_processes_start_in_order_each_behind_its_gate(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, fresh: bool, held: list[str]
 ) -> None:
-    run = fakes.make_context(tmp_path, client=fakes.KubeClient({"GET /readyz": ["ok"]}))
-    step(run, health.Monitor(run))
+    run = fakes.make_context(tmp_path, "--api-port=7443")
+    run.fresh = fresh
+    placeholder = fakes.Placeholder(None)
+    events: list[str] = []
+
+    def note(*words: object) -> None:
+        events.append(" ".join(map(str, words)))
+
+    def hold(port: int) -> fakes.Placeholder:
+        note("hold", port)
+        return placeholder
+
+    def populate(_: context.Context) -> bool:
+        note("content")
+        return True
+
+    write = bootstrap.write_static_pods
+
+    def give(run: context.Context, *names: str) -> None:
+        note("pod", *names)
+        write(run, *names)
+
+    monkeypatch.setattr(run.supervisor, "start", lambda name: note("start", name))
+    monkeypatch.setattr(ports, "Placeholder", hold)
+    monkeypatch.setattr(probes, "unix_socket", lambda path: note("gate", path))
+    monkeypatch.setattr(probes, "port", lambda address, port: note("gate", address, port))
+    monkeypatch.setattr(bootstrap, "write_static_pods", give)
+    monkeypatch.setattr(bootstrap, "import_images", lambda _: note("images"))
+    monkeypatch.setattr(content, "populate", populate)
+    bootstrap.start_processes(run, health.Monitor(run))
+    assert events == [
+        "start containerd",
+        "start etcd",
+        f"gate {run.plan.paths.containerd_socket}",
+        *held,
+        "pod kube-apiserver",
+        "start kubelet",
+        "images",
+        "gate 127.0.0.1 2379",
+        "content",
+    ]
+    assert run.placeholder is (placeholder if fresh else None)
+    assert placeholder.calls == []
+    assert run.populated
+    assert run.attempts == dict.fromkeys(probes.STATIC_PODS, -1)
+    assert [file.name for file in run.plan.paths.static_pods.iterdir()] == ["kube-apiserver.yaml"]
+
+
+def test_controllers_are_given_to_kubelet_once_the_apiserver_answers(
+    tmp_path: pathlib.Path,
+) -> None:
+    names = [step.name for step in bootstrap.STEPS]
+    assert names.index("controllers") == names.index("apiserver") + 1
+    run = fakes.make_context(tmp_path)
+    bootstrap.start_controllers(run, health.Monitor(run))
     found = sorted(run.plan.paths.static_pods.iterdir())
-    assert [file.name for file in found] == pods
+    assert [file.name for file in found] == ["kube-controller-manager.yaml", "kube-scheduler.yaml"]
+
+
+def test_static_pods_are_for_root_alone(tmp_path: pathlib.Path) -> None:
+    run = fakes.make_context(tmp_path)
+    bootstrap.write_static_pods(run, *probes.STATIC_PODS)
+    found = sorted(run.plan.paths.static_pods.iterdir())
     assert {file.stat().st_mode & 0o777 for file in found} == {0o600}
-    for file in found:
-        assert yaml.safe_load(file.read_text())["metadata"]["name"] == file.stem
+    assert [yaml.safe_load(file.read_text())["metadata"]["name"] for file in found] == [
+        file.stem for file in found
+    ]
+    assert [file.stem for file in found] == sorted(probes.STATIC_PODS)
 
 
 def test_the_client_is_made_once(tmp_path: pathlib.Path) -> None:
@@ -269,6 +307,52 @@ def test_a_stop_ends_a_gate(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(monitor, "look", lambda: {"node": "no CNI"})
     with pytest.raises(errors.CancelledError):
         bootstrap.await_ready(run, monitor)
+
+
+# --- kubelet is asked to look
+
+
+def watch(
+    run: context.Context, monkeypatch: pytest.MonkeyPatch, looks: list[tuple[float, dict[str, str]]]
+) -> None:
+    """Wait for readiness: at each moment of the timeline this is missing, and then nothing."""
+    clock, monitor, left = fakes.Clock(), health.Monitor(run), iter(looks)
+
+    def look() -> dict[str, str]:
+        clock.now, missing = next(left, (clock.now, {}))
+        return missing
+
+    monkeypatch.setattr(run.timeline, "now", clock)
+    monkeypatch.setattr(monitor, "look", look)
+    bootstrap.await_ready(run, monitor)
+
+
+def test_a_pod_that_is_missing_is_looked_at_soon_and_not_too_often(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (f"PATCH /api/v1/namespaces/kube-system/pods/{name}" for name in ("one", "two"))
+    gone = errors.KubeError("not found", status=404)
+    client = fakes.KubeClient({one: ["{}"], two: [gone]})
+    run = fakes.make_context(tmp_path, client=client)
+    both = {"pod/one": "waits", "pod/two": "waits"}
+    looks = [
+        (3.0, both | {"apiserver": "not ready", "node": "not ready"}),
+        (3.1, both | {"setup": "not done"}),
+        (4.0, {"pod/one": "waits", "node": "not ready"}),
+        (4.1, both),
+        (4.15, both),
+        (4.25, both),
+        (4.35, {"node": "not ready", "dns": "no answer"}),
+    ]
+    watch(run, monkeypatch, looks)
+    # 4.0; 4.1; one again after 0.25 s, two not yet after 0.15 s.
+    assert client.asked == [one, two, one]
+    for request in client.requests:
+        assert request.content_type == "application/merge-patch+json"
+        assert request.body is not None
+        moment = request.body["metadata"]["annotations"].pop("p8s/awaited")
+        assert request.body == {"metadata": {"annotations": {}}}
+        assert datetime.datetime.fromisoformat(moment).tzinfo is not None
 
 
 # --- the whole start

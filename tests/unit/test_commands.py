@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from p8s_supervisor import commands, errors
+from p8s_supervisor import commands, errors, wait
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,88 @@ def test_the_shown_command_can_be_pasted_into_a_shell() -> None:
         ["sh", "-c", caught.value.command], capture_output=True, text=True, check=False
     )
     assert (pasted.returncode, pasted.stdout) == (4, "a  b|$(date)||ü;&|")
+
+
+# --- beside a block
+
+
+def await_text(log: pathlib.Path, text: str) -> None:
+    """Wait until a log is exactly that."""
+    wait.until(
+        lambda: None if log.read_text() == text else f"{log.read_text()!r} instead of {text!r}",
+        awaited="the log",
+        seconds=30,
+    )
+
+
+def await_line(log: pathlib.Path) -> None:
+    """Wait until a log has a line."""
+    wait.until(
+        lambda: None if log.read_text().endswith("\n") else "no line yet",
+        awaited="the log",
+        seconds=30,
+    )
+
+
+def test_in_the_background_both_outputs_go_to_the_log(tmp_path: pathlib.Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("of an earlier run\n")
+    words = ["sh", "-c", 'echo "$1"; echo err >&2; exec sleep 60', "sh", "a  b $HOME"]
+    with commands.background(words, log=log):
+        await_text(log, "a  b $HOME\nerr\n")
+
+
+def test_in_the_background_it_is_asked_to_end_after_the_block(tmp_path: pathlib.Path) -> None:
+    log = tmp_path / "log"
+    script = "trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.02; done"
+    with commands.background(["sh", "-c", script], log=log):
+        await_text(log, "up\n")
+    assert log.read_text() == "up\nasked\n"
+
+
+def test_in_the_background_one_that_will_not_end_is_killed(tmp_path: pathlib.Path) -> None:
+    log = tmp_path / "log"
+    began = time.monotonic()
+    # What a shell ignores, the program that takes its place ignores too.
+    script = "trap '' TERM; echo $$; exec sleep 60"
+    with commands.background(["sh", "-c", script], log=log, seconds=0.3):
+        await_line(log)
+        pid = log.read_text().strip()
+        assert pathlib.Path(f"/proc/{pid}").exists()
+    assert not pathlib.Path(f"/proc/{pid}").exists()
+    assert 0.3 <= time.monotonic() - began < 30
+
+
+def test_in_the_background_a_block_that_fails_ends_it_too(tmp_path: pathlib.Path) -> None:
+    log = tmp_path / "log"
+
+    def work() -> None:
+        with commands.background(["sh", "-c", "echo $$; exec sleep 60"], log=log):
+            await_line(log)
+            raise errors.P8sError("of the block")
+
+    with pytest.raises(errors.P8sError, match="of the block"):
+        work()
+    assert not pathlib.Path(f"/proc/{log.read_text().strip()}").exists()
+
+
+def test_in_the_background_one_that_ended_already_is_no_error(tmp_path: pathlib.Path) -> None:
+    log = tmp_path / "log"
+    with commands.background(["echo", "done"], log=log):
+        await_text(log, "done\n")
+    assert log.read_text() == "done\n"
+
+
+def test_in_the_background_a_missing_program_is_shown(tmp_path: pathlib.Path) -> None:
+    words = ["/nonexistent/etcd", "--name=a b"]
+    entered = False
+    with (
+        pytest.raises(errors.CommandError) as caught,
+        commands.background(words, log=tmp_path / "log"),
+    ):
+        entered = True
+    assert not entered
+    assert (caught.value.code, shlex.split(caught.value.command)) == (127, words)
+    assert str(caught.value).endswith(
+        "ended with 127: [Errno 2] No such file or directory: '/nonexistent/etcd'"
+    )

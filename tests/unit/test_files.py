@@ -59,8 +59,25 @@ def test_a_secret_is_never_readable_by_others_not_even_while_it_is_written(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", look)
-    files.write(tmp_path / "key", "secret", mode=0o600)
+    files.write(tmp_path / "key", "secret", mode=0o600, durable=True)
     assert seen == [["0o600"]]
+
+
+def test_only_what_has_to_be_durable_is_synced_and_before_it_has_its_name(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "file"
+    synced: list[tuple[bytes, bool]] = []
+
+    def look(descriptor: int) -> None:
+        content = pathlib.Path(f"/proc/self/fd/{descriptor}").read_bytes()
+        synced.append((content, target.exists()))
+
+    monkeypatch.setattr(os, "fsync", look)
+    files.write(target, "kept", durable=True)
+    files.write(target, "made anew")
+    assert synced == [(b"kept", False)]
+    assert target.read_text() == "made anew"
 
 
 def test_write_replaces_content_and_mode(tmp_path: pathlib.Path) -> None:
@@ -89,7 +106,7 @@ def test_the_old_content_stays_when_the_new_one_cannot_be_written(
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OSError, match="no space left"):
-        files.write(target, "second")
+        files.write(target, "second", durable=True)
     assert target.read_text() == "first"
 
 

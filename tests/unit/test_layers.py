@@ -27,7 +27,7 @@ LAYERS = {
         "probes",
         "processes",
     ),
-    "flows": ("bootstrap", "context", "health", "report", "shutdown"),
+    "flows": ("bootstrap", "content", "context", "health", "report", "shutdown"),
     "edges": ("api", "init", "make_seed", "sidecar"),
     # Not in the node: the command on the host needs neither Flask nor cryptography.
     "host": ("client", "docker_host"),

@@ -124,6 +124,25 @@ def test_an_apiserver_that_is_ready() -> None:
     assert client.asked == ["GET /readyz"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        pytest.param('{"major": "1"}', None, id="an answer"),
+        pytest.param(errors.KubeError("forbidden", status=403), None, id="one that says no"),
+        pytest.param(errors.KubeError("not ready", status=500), None, id="not ready"),
+        pytest.param(
+            errors.KubeError("[Errno 111] Connection refused", status=0),
+            "[Errno 111] Connection refused",
+            id="no answer",
+        ),
+    ],
+)
+def test_an_apiserver_that_answers(answer: fakes.Answer, reason: str | None) -> None:
+    client = fakes.KubeClient({"GET /version": [answer]})
+    assert probes.apiserver_answers(client) == reason
+    assert client.asked == ["GET /version"]
+
+
 def make_node(ready: str, told: str) -> dict[str, typing.Any]:
     condition = {"type": "Ready", "status": ready, "message": "x", "lastHeartbeatTime": told}
     return {"status": {"conditions": [condition]}}

@@ -32,7 +32,7 @@ class Containers:
     """The running containers, in place of those of this machine.
 
     Attributes:
-        killed: what `end` says had to be killed.
+        killed: what `end` says had to be killed, of what it was given.
         ended: what `end` was given, call by call.
     """
 
@@ -44,7 +44,7 @@ class Containers:
 
     def end(self, graces: collections.abc.Mapping[int, float]) -> list[int]:
         self.ended.append(dict(graces))
-        return self.killed
+        return [pid for pid in self.killed if pid in graces]
 
 
 @pytest.fixture
@@ -249,8 +249,10 @@ def test_an_apiserver_that_dies_during_the_drain_is_told(tmp_path: pathlib.Path)
 # --- stop
 
 ORDER = [("stop", "kubelet"), ("stop", "containerd"), ("stop", "etcd")]
-CONTROL_PLANE = {11: 5.0, 12: 5.0, 13: 5.0, 14: 5.0}
-WITH_GRACES = CONTROL_PLANE | {15: 3, 16: 7, 17: 7}
+# Last and by itself.
+APISERVER = {11: 0.3}
+SYSTEM = {12: 5.0, 13: 5.0, 14: 5.0}
+WITH_GRACES = SYSTEM | {15: 3, 16: 7, 17: 7}
 PHASES = ["stop drain", "stop kubelet", "stop containers", "stop containerd", "stop etcd"]
 
 
@@ -262,7 +264,7 @@ def test_the_stop_goes_in_reverse_order_of_the_start(
     assert shutdown.stop(run) == []
     assert run.state == status.State.STOPPING
     assert supervisor.calls == ORDER
-    assert running.ended == [{12: 5.0, 13: 5.0}, WITH_GRACES]
+    assert running.ended == [{12: 5.0, 13: 5.0}, WITH_GRACES, APISERVER]
     assert [phase.name for phase in run.timeline.phases()] == PHASES
     assert all(phase.duration is not None for phase in run.timeline.phases())
 
@@ -282,14 +284,15 @@ def test_a_process_that_cannot_be_stopped_does_not_block_the_next(
     run = make_run(tmp_path, make_client([]), supervisor=supervisor)
     assert shutdown.stop(run) == [problem]
     assert supervisor.calls == ORDER
-    assert running.ended[-1] == CONTROL_PLANE | {15: 5.0, 16: 5.0, 17: 5.0}
+    assert running.ended[-2:] == [SYSTEM | {15: 5.0, 16: 5.0, 17: 5.0}, APISERVER]
     assert [phase.name for phase in run.timeline.phases()] == PHASES
 
 
 def test_whatever_goes_wrong_everything_is_stopped_and_told(
     tmp_path: pathlib.Path, running: Containers
 ) -> None:
-    running.killed = [11, 14]
+    # The apiserver only waits for connections of its own: that it is killed is no trouble.
+    running.killed = [11, 13, 14]
     client = make_client(PODS)
     client.answers["GET /api/v1/pods"] = [errors.KubeError("etcd is gone", status=500)]
     supervisor = fakes.Supervisor(
@@ -299,7 +302,7 @@ def test_whatever_goes_wrong_everything_is_stopped_and_told(
     assert shutdown.stop(run) == [
         "stop drain: etcd is gone",
         "stop kubelet: kubelet hangs",
-        "stop containers: did not end within their grace and were killed: kube-apiserver, coredns",
+        "stop containers: did not end within their grace and were killed: kube-scheduler, coredns",
         "stop containerd: containerd hangs",
         "stop etcd: etcd hangs",
     ]
@@ -321,7 +324,7 @@ def test_a_pod_s_own_grace_ends_with_the_drain_s_time(
     run = fakes.make_context(tmp_path, *arguments, clock=fakes.Clock(now))
     deadline = 100.0 + run.plan.settings.drain_timeout
     shutdown.end_containers(run, {"uid-bare": 7}, deadline=deadline)
-    assert running.ended == [CONTROL_PLANE | {15: 5.0, 16: grace, 17: grace}]
+    assert running.ended == [SYSTEM | {15: 5.0, 16: grace, 17: grace}, APISERVER]
 
 
 def test_a_stop_can_be_repeated(tmp_path: pathlib.Path, running: Containers) -> None:
@@ -329,7 +332,7 @@ def test_a_stop_can_be_repeated(tmp_path: pathlib.Path, running: Containers) -> 
     run = make_run(tmp_path, make_client(PODS, []), supervisor=supervisor)
     assert [shutdown.stop(run), shutdown.stop(run)] == [[], []]
     assert supervisor.calls == ORDER * 2
-    assert len(running.ended) == 4
+    assert len(running.ended) == 6
 
 
 # --- a start that failed
