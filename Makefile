@@ -1,6 +1,7 @@
 # p8s. `make up` runs a cluster, `make test` tests it; both bring what they need. IMAGE, KUBERNETES and P8S_* are settings.
 IMAGE ?= p8s:latest
-export IMAGE P8S_IMAGE = $(IMAGE)
+KUBERNETES ?= 1.37
+export IMAGE KUBERNETES
 PYTHON = .venv/bin/python
 .PHONY: help engine image up down check test bench lock clean
 .DEFAULT_GOAL = help
@@ -15,7 +16,7 @@ image: engine ## build $(IMAGE)
 	@scripts/build-image.sh
 
 up: image ## the default cluster, ready
-	@scripts/up.sh
+	@P8S_IMAGE=$(IMAGE) scripts/up.sh
 
 down: ## stop it; its state is kept in the volume p8s_state
 	docker compose down

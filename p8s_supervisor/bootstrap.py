@@ -354,10 +354,13 @@ def last_attempt(places: paths.Paths, name: str) -> int:
 def log_tail(places: paths.Paths, component: str) -> list[str]:
     """The last lines of a component's log, whether it is a process or a static pod."""
     if component in probes.STATIC_PODS:
-        logs = static_pod_logs(places, component)
-        # kubelet's format: time, stream, a tag, then the line itself.
-        lines = files.tail(logs[-1], lines=LOG_LINES) if logs else []
-        return [line.split(" ", 3)[-1] for line in lines]
+        # The newest one may be that of an attempt which has not said anything yet.
+        for log in reversed(static_pod_logs(places, component)):
+            # kubelet's format: time, stream, a tag, then the line itself.
+            lines = [line.split(" ", 3)[-1] for line in files.tail(log, lines=LOG_LINES)]
+            if lines:
+                return lines
+        return []
     return files.tail(places.logs / f"{component}.log", lines=LOG_LINES)
 
 

@@ -106,15 +106,19 @@ def test_each_way_to_stop_ends_with_0_and_leaves_nothing(
         kubectl.await_ready("pod/port")
         running = host.processes(node)
         assert {"etcd", "containerd", "kubelet", "coredns"} <= set(running.values())
-        followed = subprocess.Popen(
-            ["docker", "logs", "--follow", node.name], stdout=subprocess.PIPE, text=True
-        )
-        waiting = subprocess.Popen(["docker", "wait", node.name], stdout=subprocess.PIPE, text=True)
-        begun = time.monotonic()
-        STOPS[way](node)
-        code, _ = waiting.communicate(timeout=nodes.STOP_SECONDS)
-        took = time.monotonic() - begun
-        logs, _ = followed.communicate(timeout=10)
+        with (
+            subprocess.Popen(
+                ["docker", "logs", "--follow", node.name], stdout=subprocess.PIPE, text=True
+            ) as followed,
+            subprocess.Popen(
+                ["docker", "wait", node.name], stdout=subprocess.PIPE, text=True
+            ) as waiting,
+        ):
+            begun = time.monotonic()
+            STOPS[way](node)
+            code, _ = waiting.communicate(timeout=nodes.STOP_SECONDS)
+            took = time.monotonic() - begun
+            logs, _ = followed.communicate(timeout=10)
         assert int(code) == 0, logs
         assert took < STOP_BOUND
         assert re.search(r"stop: (POST /stop from |SIGTERM|SIGINT)", logs)
