@@ -26,6 +26,34 @@ def cold() -> typing.Iterator[nodes.Node]:
         yield node
 
 
+# What differs between any two clusters, or from one moment to the next.
+CHANGING = {
+    "addresses",
+    "ca.crt",
+    "client-ca-file",
+    "controller-revision-hash",
+    "creationTimestamp",
+    "endpoints",
+    "endpoints.kubernetes.io/last-change-trigger-time",
+    "generateName",
+    "generation",
+    "kubernetes.io/config.hash",
+    "kubernetes.io/config.mirror",
+    "kubernetes.io/config.seen",
+    "managedFields",
+    "p8s/awaited",
+    "pod-template-hash",
+    "podIP",
+    "requestheader-client-ca-file",
+    "resourceVersion",
+    "since",
+    "status",
+    "subsets",
+    "trustBundle",
+    "uid",
+}
+
+
 def stable_name(kind: str, name: str) -> str:
     """A name without its random part."""
     if kind in ("Pod", "ReplicaSet", "EndpointSlice", "ControllerRevision", "PodMetrics"):
@@ -36,19 +64,12 @@ def stable_name(kind: str, name: str) -> str:
 def normalize(value: typing.Any, *, verbosity: str) -> typing.Any:
     """An object without what differs between any two clusters."""
     if isinstance(value, dict):
-        return {
+        kept = {
             key: normalize(item, verbosity=verbosity)
             for key, item in value.items()
-            if key
-            not in (
-                "uid", "resourceVersion", "creationTimestamp", "generateName", "managedFields",
-                "status", "pod-template-hash", "controller-revision-hash", "podIP",
-                "p8s/awaited", "kubernetes.io/config.hash", "kubernetes.io/config.mirror",
-                "kubernetes.io/config.seen", "endpoints.kubernetes.io/last-change-trigger-time",
-                "ca.crt", "client-ca-file", "requestheader-client-ca-file", "trustBundle", "since",
-                "generation", "addresses", "subsets", "endpoints", "observedGeneration",
-            )
-        }  # fmt: skip
+            if key not in CHANGING
+        }
+        return {key: item for key, item in kept.items() if item != {}}
     if isinstance(value, list):
         return [normalize(item, verbosity=verbosity) for item in value]
     if isinstance(value, str):
