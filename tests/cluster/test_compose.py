@@ -19,6 +19,7 @@ services:
   dependent:
     image: ${P8S_IMAGE}
     entrypoint: [python3, -c, "import urllib.request as r; print(r.urlopen('http://p8s:${P8S_HTTP_PORT}/ready').read())"]
+    tmpfs: [/var/lib/p8s]
     depends_on:
       p8s:
         condition: service_healthy
@@ -50,6 +51,10 @@ def compose(
     )
 
 
+def volumes() -> set[str]:
+    return set(nodes.docker("volume", "ls", "--quiet").split())
+
+
 @pytest.mark.parametrize("overlay", [None, "ci.yml"], ids=["default", "ci"])
 def test_up_wait_and_down(tmp_path: pathlib.Path, overlay: str | None) -> None:
     dependent = tmp_path / "dependent.yml"
@@ -63,6 +68,7 @@ def test_up_wait_and_down(tmp_path: pathlib.Path, overlay: str | None) -> None:
     def run(*arguments: str) -> str:
         return compose(project, *arguments, files=files, ports=ports).stdout
 
+    before = volumes()
     try:
         run("up", "--detach", "--wait", "p8s")
         assert requests.get(f"http://127.0.0.1:{http}/ready", timeout=5).text == "ok\n"
@@ -71,8 +77,7 @@ def test_up_wait_and_down(tmp_path: pathlib.Path, overlay: str | None) -> None:
         run("up", "--detach", "dependent")
         run("wait", "dependent")
         assert "b'ok\\n'" in run("logs", "--no-log-prefix", "dependent")
-        run("down")
-        kept = set(nodes.docker("volume", "ls", "--quiet").split())
-        assert (f"{project}_state" in kept) == (overlay is None)
+        run("down", *(["--volumes"] if overlay else []))
+        assert volumes() - before == (set() if overlay else {f"{project}_state"})
     finally:
         compose(project, "down", "--volumes", "--timeout=60", files=files, ports=ports, check=False)
