@@ -23,5 +23,10 @@ arguments+=(--build-arg "REVISION=$(git rev-parse --verify -q HEAD 2>/dev/null |
   --build-arg "CREATED=$(git log -1 --format=%cI 2>/dev/null || true)")
 [ -t 1 ] || arguments+=(--progress plain)
 SECONDS=0
+before=$(docker image inspect --format '{{.Id}}' "${IMAGE:-p8s:latest}" 2>/dev/null || true)
 docker buildx build --load "${arguments[@]}" --tag "${IMAGE:-p8s:latest}" "$@" .
+# What has lost its only name by this goes, unless something still runs on it; its layers stay in the build cache.
+if [ -n "$before" ] && [ "$(docker image inspect --format '{{len .RepoTags}}' "$before" 2>/dev/null)" = 0 ]; then
+  docker image rm "$before" >/dev/null 2>&1 || true
+fi
 echo "image: ${IMAGE:-p8s:latest} is built ($SECONDS s)"
