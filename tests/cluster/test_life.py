@@ -225,6 +225,19 @@ def test_a_restart_of_the_same_container(make_kubectl: conftest.MakeKubectl) -> 
         assert waiting == []
 
 
+@pytest.mark.parametrize("seconds", [0.5, 0.8, 1.5, 2.6])
+def test_a_kill_during_the_first_start_is_no_obstacle(
+    make_kubectl: conftest.MakeKubectl, seconds: float
+) -> None:
+    """Before, while and after etcd is given the seed: the next start completes what is there."""
+    with nodes.run() as node:
+        time.sleep(seconds)
+        nodes.docker("kill", "--signal=KILL", node.name)
+        nodes.docker("start", node.name)
+        node.await_ready()
+        make_kubectl(node)("get", "serviceaccount", "default", "--namespace=default")
+
+
 BAD_SETTINGS: dict[str, tuple[list[str], list[str]]] = {
     "unknown flag": (["--nodename=x"], ["--nodename: no such setting; did you mean --node-name?"]),
     "not a range": (["--pod-cidr=10.0.0.0"], ["pod_cidr = '10.0.0.0' (from flag)"]),
