@@ -59,6 +59,8 @@ start() {
     systemctl start containerd docker
   else
     # What an init system would have done for cgroup v1 is done here already, or docker says so.
+    # A socket that a killed containerd left would look like one that answers.
+    running containerd || rm -f /run/containerd/containerd.sock
     launch containerd containerd
     for _ in $(seq 100); do [ -S /run/containerd/containerd.sock ] && break; sleep 0.1; done
     launch dockerd dockerd --containerd /run/containerd/containerd.sock
@@ -68,9 +70,13 @@ start() {
   die "dockerd does not answer after 60 s; its log is in $LOG"
 }
 
+running() {
+  [ -f "$RUN/$1.pid" ] && [ "$(cat "/proc/$(cat "$RUN/$1.pid")/comm" 2>/dev/null)" = "$1" ]
+}
+
 launch() {
   local name=$1; shift
-  if [ -f "$RUN/$name.pid" ] && [ "$(cat "/proc/$(cat "$RUN/$name.pid")/comm" 2>/dev/null)" = "$name" ]; then return; fi
+  if running "$name"; then return; fi
   # A pid file of an engine that was killed would keep the new one from starting.
   [ "$name" != dockerd ] || rm -f /var/run/docker.pid
   setsid "$@" < /dev/null >> "$LOG/$name.log" 2>&1 &

@@ -107,7 +107,7 @@ def test_both_ways_make_the_same_objects(
     seeded = phase_seconds(cluster, "apiserver")
     assert seeded < phase_seconds(cold, "apiserver"), "one begins with the seed, the other empty"
     first, second = make_kubectl(cluster), make_kubectl(cold)
-    # Other tests of this session make namespaces in `cluster`.
+    # Other tests make namespaces in `cluster`.
     own = {"", "default", "kube-node-lease", "kube-public", "kube-system"}
 
     def look() -> str | None:
