@@ -9,15 +9,19 @@ die() { printf 'engine: %s\n' "$1" >&2; exit 1; }
 answers() { docker info >/dev/null 2>&1; }
 step_start=$SECONDS
 
+# Whether what this script started by a name still runs: the pid may be somebody else's by now, or a zombie's that
+# nobody waits for.
+running() {
+  [ -f "$RUN/$1.pid" ] && grep -q "^[0-9]* ($1) [^ZX]" "/proc/$(cat "$RUN/$1.pid")/stat" 2>/dev/null
+}
+
 stop() {
-  local name pid
+  local name
   for name in dockerd containerd; do
     [ -f "$RUN/$name.pid" ] || continue
-    pid=$(cat "$RUN/$name.pid")
-    # The pid may belong to somebody else by now.
-    if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$name" ]; then
-      kill "$pid"
-      for _ in $(seq 200); do [ -d "/proc/$pid" ] || break; sleep 0.1; done
+    if running "$name"; then
+      kill "$(cat "$RUN/$name.pid")"
+      for _ in $(seq 200); do running "$name" || break; sleep 0.1; done
     fi
     rm -f "$RUN/$name.pid"
     step "$name stopped"
@@ -68,10 +72,6 @@ start() {
   for _ in $(seq 300); do answers && return; sleep 0.2; done
   tail -n 20 "$LOG"/*.log >&2
   die "dockerd does not answer after 60 s; its log is in $LOG"
-}
-
-running() {
-  [ -f "$RUN/$1.pid" ] && [ "$(cat "/proc/$(cat "$RUN/$1.pid")/comm" 2>/dev/null)" = "$1" ]
 }
 
 launch() {
