@@ -57,8 +57,9 @@ class Client:
         Raises:
             P8sError: etcd did not answer as it should.
         """
-        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        answer = self._call("/v3/kv/range", {"key": _encode(prefix), "range_end": _encode(end)})
+        answer = self._call(
+            "/v3/kv/range", {"key": _encode(prefix), "range_end": _encode(_end_of(prefix))}
+        )
         return [
             Entry(
                 base64.b64decode(found["key"]).decode(),
@@ -86,12 +87,11 @@ class Client:
         Raises:
             P8sError: etcd refused, or did not answer as it should.
         """
-        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         nothing = {
             "target": "CREATE",
             "result": "EQUAL",
             "key": _encode(prefix),
-            "range_end": _encode(end),
+            "range_end": _encode(_end_of(prefix)),
             "create_revision": "0",
         }
         puts = [
@@ -100,6 +100,11 @@ class Client:
         ]
         answer = self._call("/v3/kv/txn", {"compare": [nothing], "success": puts})
         return bool(answer.get("succeeded"))
+
+
+def _end_of(prefix: str) -> str:
+    """The first key after all that begin with a prefix."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
 def _encode(text: str | bytes) -> str:
