@@ -155,6 +155,8 @@ RUN python3 -P -s -m p8s_supervisor.make_seed /seed.json
 # --- node: what runs. One layer of Debian, so that what was removed is in none; one of each component.
 FROM scratch AS node
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 LANG=C.UTF-8
+# For `docker exec NODE kubectl`; components are given their own.
+ENV KUBECONFIG=/etc/kubernetes/admin.conf
 COPY --from=os / /
 COPY --from=kubernetes /out/usr /usr
 COPY --from=etcd /out/usr /usr
