@@ -20,7 +20,7 @@ WORKDIR /src
 # --- Kubernetes: one multi-call binary.
 FROM go AS kubernetes
 ARG KUBERNETES
-COPY image/components/kubernetes/${KUBERNETES}/ ./
+COPY image/components/settle.go image/components/kubernetes/${KUBERNETES}/ ./
 RUN --mount=type=cache,id=p8s-gomod,target=/go/pkg/mod \
     --mount=type=cache,id=p8s-gobuild,target=/root/.cache/go-build \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
@@ -39,7 +39,7 @@ RUN --mount=type=cache,id=p8s-gomod,target=/go/pkg/mod \
 
 # --- etcd, with etcdctl and etcdutl in the same binary.
 FROM go AS etcd
-COPY image/components/etcd/ ./
+COPY image/components/settle.go image/components/etcd/ ./
 RUN --mount=type=cache,id=p8s-gomod,target=/go/pkg/mod \
     --mount=type=cache,id=p8s-gobuild,target=/root/.cache/go-build \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
@@ -65,7 +65,7 @@ RUN --mount=type=cache,id=p8s-gomod,target=/go/pkg/mod \
 
 # --- coredns.
 FROM go AS coredns
-COPY image/components/coredns/ ./
+COPY image/components/settle.go image/components/coredns/ ./
 RUN --mount=type=cache,id=p8s-gomod,target=/go/pkg/mod \
     --mount=type=cache,id=p8s-gobuild,target=/root/.cache/go-build \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
@@ -170,7 +170,8 @@ COPY --from=seed /seed.json /usr/share/p8s/
 VOLUME /var/lib/p8s
 EXPOSE 8989 6443
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=2s --timeout=5s --start-period=60s --retries=3 CMD ["/usr/local/bin/p8s-healthcheck"]
+# No start period: while it lasts, newer engines look only every 5 s. The check itself waits for a start's end.
+HEALTHCHECK --interval=2s --timeout=60s --retries=6 CMD ["/usr/local/bin/p8s-healthcheck"]
 ENTRYPOINT ["/usr/local/bin/p8s-init"]
 COPY image/rootfs/ /
 # Compiled where it lies: an edit costs the seconds of this step.

@@ -114,6 +114,11 @@ class Paths:
         return self.run / "token"
 
     @property
+    def ready(self) -> pathlib.Path:
+        """There as soon as the start is complete; Docker's health check waits for it."""
+        return self.run / "ready"
+
+    @property
     def http_address(self) -> pathlib.Path:
         """Address and port at which the node itself reaches the HTTP API: for the health check."""
         return self.run / "http-address"

@@ -115,6 +115,8 @@ def serve(run: context.Context, monitor: health.Monitor) -> None:
             threads=8,
             connection_limit=200,
             channel_timeout=30,
+            # How often an idle server looks for channels that have timed out.
+            asyncore_loop_timeout=10,
             max_request_header_size=32 * 1024,
             max_request_body_size=64 * 1024,
             ident=None,
@@ -141,7 +143,8 @@ def host_kubeconfig(run: context.Context) -> str | None:
 
 
 def tell_ready(run: context.Context) -> None:
-    """The line that people wait for."""
+    """The line that people wait for, and the file that Docker's health check waits for."""
+    files.write(run.plan.paths.ready, "")
     port = run.plan.settings.http_port
     run.tell(f"ready: Kubernetes {run.versions['kubernetes']} at {run.plan.settings.host_server}")
     run.tell(f"  curl -s http://127.0.0.1:{port}/kubeconfig > p8s.kubeconfig")
@@ -154,7 +157,9 @@ def watch(run: context.Context, monitor: health.Monitor) -> None:
     end = chosen.run_timeout or float("inf")
     interval = chosen.status_interval or float("inf")
     next_line = time.monotonic() + interval
-    while not run.stop.wait(min(1.0, max(end - run.timeline.now(), 0.01))):
+    while not run.stop.wait(
+        min(end - run.timeline.now(), next_line - time.monotonic(), threading.TIMEOUT_MAX)
+    ):
         if run.timeline.now() >= end:
             run.request_stop(f"the run timeout of {end:g} s")
         if time.monotonic() >= next_line:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import typing
 
 import pytest
@@ -268,15 +269,29 @@ def test_a_port_that_is_taken_ends_the_start(tmp_path: pathlib.Path) -> None:
 # --- docker's health check
 
 
-def run_healthcheck(tmp_path: pathlib.Path, address: str | None) -> tuple[int, str]:
-    """The health check's exit code and output, in a node whose API is at that address."""
-    file = fakes.make_plan(tmp_path).paths.http_address
-    source, found = re.subn(r'"/run/p8s/http-address"', repr(str(file)), HEALTHCHECK.read_text())
-    assert found == 1
+def run_healthcheck(
+    tmp_path: pathlib.Path, address: str | None, *, ready: bool = True
+) -> tuple[int, str]:
+    """The health check's exit code and output, in a node whose API is at that address.
+
+    It waits for a second where it would for 50, and pauses for half a second where for 28.
+    """
+    places = fakes.make_plan(tmp_path).paths
+    source = HEALTHCHECK.read_text()
+    for written, here in (
+        (r'"/run/p8s/http-address"', repr(str(places.http_address))),
+        (r'"/run/p8s/ready"', repr(str(places.ready))),
+        (r"(?<=START_SECONDS = )50", "1"),
+        (r"(?<=PAUSE_SECONDS = )28", "0.5"),
+    ):
+        source, found = re.subn(written, here, source)
+        assert found == 1
     (tmp_path / "healthcheck").write_text(source)
+    places.run.mkdir(parents=True)
     if address is not None:
-        file.parent.mkdir(parents=True)
-        file.write_text(address)
+        places.http_address.write_text(address)
+    if ready:
+        places.ready.touch()
     done = subprocess.run(
         [sys.executable, "-IS", str(tmp_path / "healthcheck")],
         capture_output=True,
@@ -331,3 +346,39 @@ def test_the_health_check_is_red_before_the_address_is_known(tmp_path: pathlib.P
     code, output = run_healthcheck(tmp_path, None)
     assert code == 1
     assert output.startswith("p8s does not answer: [Errno 2] No such file or directory: ")
+
+
+def test_the_health_check_waits_for_the_end_of_a_start(
+    serve: Serve, tmp_path: pathlib.Path
+) -> None:
+    served = serve()
+    served.missing["node"] = "no CNI"
+
+    def complete() -> None:
+        served.missing.clear()
+        fakes.make_plan(tmp_path).paths.ready.touch()
+
+    timer = threading.Timer(0.4, complete)
+    timer.start()
+    begun = time.monotonic()
+    assert run_healthcheck(tmp_path, f"127.0.0.1 {served.port}", ready=False) == (0, "ok\n")
+    assert 0.4 <= time.monotonic() - begun < 1
+    timer.join()
+
+
+def test_the_health_check_is_red_where_a_start_takes_long(
+    serve: Serve, tmp_path: pathlib.Path
+) -> None:
+    served = serve()
+    served.missing["node"] = "no CNI"
+    begun = time.monotonic()
+    code, _ = run_healthcheck(tmp_path, f"127.0.0.1 {served.port}", ready=False)
+    assert (code, time.monotonic() - begun >= 1) == (1, True)
+
+
+def test_the_health_check_pauses_where_the_cluster_was_ready(
+    serve: Serve, tmp_path: pathlib.Path
+) -> None:
+    begun = time.monotonic()
+    assert run_healthcheck(tmp_path, f"127.0.0.1 {serve().port}")[0] == 0
+    assert time.monotonic() - begun >= 0.5

@@ -44,6 +44,7 @@ def test_every_path_is_under_the_root(name: str) -> None:
                 "settings",
                 "token",
                 "http_address",
+                "ready",
                 "exit_code",
                 "resolv_conf",
             },

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/coredns/coredns/coremain"
 	_ "github.com/coredns/coredns/plugin/acl"
 	_ "github.com/coredns/coredns/plugin/any"
@@ -40,5 +42,6 @@ import (
 )
 
 func main() {
+	settle(50 * time.Millisecond)
 	coremain.Run()
 }

@@ -4,6 +4,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"time"
 
 	"go.etcd.io/etcd/etcdctl/v3/ctlv3"
 	"go.etcd.io/etcd/etcdutl/v3/etcdutl"
@@ -29,6 +30,7 @@ func main() {
 			os.Exit(1)
 		}
 	default:
+		settle(50 * time.Millisecond)
 		etcdmain.Main(os.Args)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 	_ "time/tzdata" // time zones of CronJobs
 
 	"github.com/spf13/cobra"
@@ -25,18 +26,25 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-var daemons = map[string]func() *cobra.Command{
-	"kube-apiserver":          apiserver.NewAPIServerCommand,
-	"kube-controller-manager": controllermanager.NewControllerManagerCommand,
-	"kube-proxy":              proxy.NewProxyCommand,
-	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
-	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
+type daemon struct {
+	command func() *cobra.Command
+	slack   time.Duration // see settle
+}
+
+var daemons = map[string]daemon{
+	"kube-apiserver":          {apiserver.NewAPIServerCommand, 50 * time.Millisecond},
+	"kube-controller-manager": {controllermanager.NewControllerManagerCommand, 50 * time.Millisecond},
+	"kube-proxy":              {proxy.NewProxyCommand, 50 * time.Millisecond},
+	"kube-scheduler":          {func() *cobra.Command { return scheduler.NewSchedulerCommand() }, 50 * time.Millisecond},
+	// A pod's start waits for timers of kubelet's.
+	"kubelet": {func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) }, 10 * time.Millisecond},
 }
 
 func main() {
 	name := filepath.Base(os.Args[0])
 	if daemon, found := daemons[name]; found {
-		os.Exit(cli.Run(daemon()))
+		settle(daemon.slack)
+		os.Exit(cli.Run(daemon.command()))
 	}
 	if name != "kubectl" {
 		fmt.Fprintf(os.Stderr, "%s: call this by the name of a component, such as kubelet or kubectl\n", name)
