@@ -139,6 +139,7 @@ def etcd(plan: Plan) -> list[str]:
         "--heartbeat-interval=100",
         "--election-timeout=500",
         "--log-level=info",
+        *(["--unsafe-no-fsync"] if plan.settings.etcd_fsync == "never" else []),
     ]
 
 

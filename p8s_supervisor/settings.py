@@ -64,6 +64,12 @@ class Settings:
         "what a stop does first: pods: end workloads with their grace period; none: nothing",
     )
     drain_timeout: float = _row("30s", parsers.parse_duration, "the longest that a drain may take")
+    etcd_fsync: str = _row(
+        "always",
+        parsers.parse_choice("always", "never"),
+        "whether etcd has a write on disk before it acknowledges it; never: quicker, and what was "
+        "acknowledged survives a kill of anything, but not a crash of the host",
+    )
     status_interval: float = _row("1m", parsers.parse_duration, "between two status lines; 0: none")
     verbosity: int = _row("1", parsers.parse_verbosity, "klog level of the Kubernetes components")
 

@@ -1,4 +1,4 @@
-"""Measures fresh starts, stops, restarts, idle memory and CPU, and the image's size.
+"""Measures starts, stops, restarts, pods, writes, idle memory and CPU, and the image's size.
 
 usage: python -m tests.bench [--runs=7] [--idle=60] [--output=build/bench.json]
 """
@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import argparse
 import collections.abc
+import contextlib
 import dataclasses
 import json
 import pathlib
 import statistics
+import subprocess
+import tarfile
+import tempfile
 import time
 import typing
 
-from tests.bench import cgroups
-from tests.cluster import nodes
+from tests.bench import cgroups, workloads
+from tests.cluster import nodes, pods
 
 Samples = dict[str, list[float]]
 
@@ -39,7 +43,7 @@ def summarize(samples: Samples) -> dict[str, Summary]:
 
 
 def note(samples: Samples, name: str, seconds: float) -> None:
-    samples.setdefault(name, []).append(round(seconds, 3))
+    samples.setdefault(name, []).append(round(seconds, 4))
 
 
 def note_status(samples: Samples, prefix: str, node: nodes.Node) -> None:
@@ -62,18 +66,83 @@ def measure_life(samples: Samples) -> None:
     with nodes.run() as node:
         note(samples, "start: docker run to ready", node.await_ready() - begun)
         note_status(samples, "start", node)
-        begun = time.monotonic()
-        node.post("/stop")
-        assert node.wait() == 0, node.logs()
-        note(samples, "stop: POST /stop to the container's end", time.monotonic() - begun)
+        with connect(node) as made:
+            note(samples, "pod: created to Ready, at once after ready", made.time_one("first"))
+            made.remove()
+        note(samples, "stop: POST /stop to the container's end", stop(node))
         begun = time.monotonic()
         nodes.docker("start", node.name)
         note(samples, "restart: docker start to ready", node.await_ready() - begun)
         note_status(samples, "restart", node)
 
 
-def measure_idle(seconds: float) -> dict[str, float]:
-    """Memory and CPU of a cluster that nobody uses.
+@contextlib.contextmanager
+def connect(node: nodes.Node) -> collections.abc.Iterator[workloads.Pods]:
+    """For pods of the node's own image, which end when they are asked to."""
+    command = ("sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait")
+    with workloads.connect(node.get("/kubeconfig").text) as client:
+        yield workloads.Pods(client, pods.NODE_IMAGE, command)
+
+
+def stop(node: nodes.Node) -> float:
+    """Seconds from POST /stop until the container has ended."""
+    begun = time.monotonic()
+    node.post("/stop")
+    assert node.wait() == 0, node.logs()
+    return time.monotonic() - begun
+
+
+def measure_pods(samples: Samples) -> None:
+    """One pod in a cluster that has settled, 100 at once, and a stop with 30 that heed SIGTERM."""
+    with nodes.run() as node:
+        node.await_ready()
+        time.sleep(20)
+        with connect(node) as made:
+            for index in range(5):
+                note(samples, "pod: created to Ready", made.time_one(f"one-{index}"))
+            made.remove()
+            note(samples, "100 pods: created to Ready", made.time_many(100))
+    with nodes.run() as node:
+        node.await_ready()
+        with connect(node) as made:
+            made.time_many(30)
+            note(samples, "stop with 30 pods: POST /stop to the container's end", stop(node))
+
+
+def measure_writes(samples: Samples, writes: int = 200) -> None:
+    """ConfigMaps written one after the other, with fsync and without."""
+    for fsync in ("always", "never"):
+        with nodes.run(f"--etcd-fsync={fsync}") as node:
+            node.await_ready()
+            with workloads.connect(node.get("/kubeconfig").text) as client:
+                for index in range(writes):
+                    body = {"metadata": {"name": f"written-{index}"}, "data": {"value": "x" * 100}}
+                    begun = time.monotonic()
+                    client.request("POST", "/api/v1/namespaces/default/configmaps", body=body)
+                    note(samples, f"write, etcd-fsync={fsync}", time.monotonic() - begun)
+
+
+def compressed_size(image: str) -> int:
+    """Bytes that a registry would hold: each layer compressed by gzip -6, as docker pushes it."""
+    with tempfile.TemporaryDirectory() as directory:
+        archive = pathlib.Path(directory, "image.tar")
+        nodes.docker("save", f"--output={archive}", image)
+        total = 0
+        with tarfile.open(archive) as tar:
+            listed = tar.extractfile("manifest.json")
+            assert listed is not None
+            for layer in json.load(listed)[0]["Layers"]:
+                file = tar.extractfile(layer)
+                assert file is not None
+                packed = subprocess.run(
+                    ["gzip", "-6"], input=file.read(), capture_output=True, check=True
+                )
+                total += len(packed.stdout)
+        return total
+
+
+def measure_idle(seconds: float) -> dict[str, typing.Any]:
+    """Memory and CPU of a cluster that nobody uses, and each component's share of memory.
 
     Args:
         seconds: first waited for after ready, then measured over.
@@ -86,7 +155,11 @@ def measure_idle(seconds: float) -> dict[str, float]:
         memory = usage.working_set()
         time.sleep(seconds)
         cpu = (usage.cpu_seconds() - before) / (time.monotonic() - begun)
-        return {"memory_mib": round(memory / 2**20, 1), "cpu_percent": round(100 * cpu, 2)}
+        return {
+            "memory_mb": round(memory / 1e6, 1),
+            "cpu_percent": round(100 * cpu, 2),
+            "pss_mib": cgroups.memory_by_component(usage),
+        }
 
 
 def table(summaries: collections.abc.Mapping[str, Summary]) -> str:
@@ -94,7 +167,7 @@ def table(summaries: collections.abc.Mapping[str, Summary]) -> str:
     width = max(map(len, summaries))
     lines = [f"{'':{width}}  median     min     max  runs"]
     lines += [
-        f"{name:{width}} {figures.median:7.2f} {figures.minimum:7.2f} {figures.maximum:7.2f}"
+        f"{name:{width}} {figures.median:7.3f} {figures.minimum:7.3f} {figures.maximum:7.3f}"
         f" {figures.runs:5d}"
         for name, figures in summaries.items()
     ]
@@ -118,21 +191,26 @@ def main() -> None:
         print(
             f"run {run} of {chosen.runs}: {samples['start: docker run to ready'][-1]} s", flush=True
         )
+    measure_pods(samples)
+    measure_writes(samples)
     summaries = summarize(samples)
     size = int(nodes.docker("image", "inspect", "--format={{.Size}}", nodes.IMAGE))
+    compressed = compressed_size(nodes.IMAGE)
     results: dict[str, typing.Any] = {
-        "image": {"name": nodes.IMAGE, "bytes_on_disk": size},
+        "image": {"name": nodes.IMAGE, "bytes_on_disk": size, "bytes_gzip": compressed},
         "seconds": {name: dataclasses.asdict(figures) for name, figures in summaries.items()},
         "samples": samples,
     }
     print(table(summaries))
-    print(f"image: {size / 1e6:.0f} MB on disk")
+    print(f"image: {size / 1e6:.0f} MB on disk, {compressed / 1e6:.0f} MB compressed (gzip -6)")
     if chosen.idle:
         results["idle"] = measure_idle(chosen.idle)
         print(
-            f"idle: {results['idle']['memory_mib']} MiB of memory (working set), "
+            f"idle: {results['idle']['memory_mb']} MB of memory (working set), "
             f"{results['idle']['cpu_percent']} % of one core, over {chosen.idle:g} s"
         )
+        shares = results["idle"]["pss_mib"].items()
+        print("memory by component (PSS, MiB):", ", ".join(f"{name} {n}" for name, n in shares))
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     chosen.output.write_text(json.dumps(results, indent=2) + "\n")
     print(f"written to {chosen.output}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import pathlib
 
 from tests.cluster import nodes
 
 ROOT = pathlib.Path("/sys/fs/cgroup")
+PYTHON_MODULES = ("p8s_supervisor.init", "p8s_supervisor.sidecar")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +32,36 @@ class Usage:
                 return int((self.memory / usage).read_text()) - int(statistics[inactive])
         raise FileNotFoundError(f"no figure of memory in {self.memory}")
 
+    def processes(self) -> list[int]:
+        """The ids of all processes in it, as the host has them."""
+        return [
+            int(pid) for file in self.cpu.rglob("cgroup.procs") for pid in file.read_text().split()
+        ]
+
     def cpu_seconds(self) -> float:
         """CPU time used so far."""
         if (self.cpu / "cpuacct.usage").exists():
             return int((self.cpu / "cpuacct.usage").read_text()) / 1e9
         statistics = dict(line.split() for line in (self.cpu / "cpu.stat").read_text().splitlines())
         return int(statistics["usage_usec"]) / 1e6
+
+
+def memory_by_component(usage: Usage) -> dict[str, float]:
+    """Each component's share of memory (PSS) in MiB; a page that n processes share counts 1/n."""
+    found: dict[str, float] = collections.defaultdict(float)
+    for pid in usage.processes():
+        process = pathlib.Path("/proc", str(pid))
+        try:
+            words = (process / "cmdline").read_text().split("\0")
+            rollup = dict(
+                line.split(":", 1)
+                for line in (process / "smaps_rollup").read_text().splitlines()[1:]
+            )
+        except OSError:
+            continue  # it has ended
+        name = next((word for word in words if word in PYTHON_MODULES), pathlib.Path(words[0]).name)
+        found[name] += int(rollup["Pss"].split()[0]) / 1024
+    return {name: round(size, 1) for name, size in sorted(found.items(), key=lambda i: -i[1])}
 
 
 def find(node: nodes.Node) -> Usage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import ssl
 import typing
@@ -134,3 +135,34 @@ def test_a_token_that_is_set_is_needed() -> None:
         assert word not in node.logs()
         assert node.post("/stop", Authorization=f"Bearer {word}").status_code == 202
         assert node.wait() == 0
+
+
+@pytest.mark.parametrize("fsync", ["always", "never"])
+def test_what_was_acknowledged_survives_a_kill(
+    fsync: str, make_kubectl: conftest.MakeKubectl
+) -> None:
+    with nodes.run(f"--etcd-fsync={fsync}") as node:
+        node.await_ready()
+        asked_not_to = "--unsafe-no-fsync" in node.execute("cat", "/run/p8s/commands/etcd")
+        assert asked_not_to == (fsync == "never")
+        kubectl = make_kubectl(node)
+        written = {f"written-{index}": secrets.token_hex(500) for index in range(50)}
+        kubectl.apply(
+            *(
+                {
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {"name": name},
+                    "data": {"value": value},
+                }
+                for name, value in written.items()
+            )
+        )
+        nodes.docker("kill", "--signal=KILL", node.name)
+        nodes.docker("start", node.name)
+        node.await_ready()
+        found = {
+            item["metadata"]["name"]: item["data"].get("value")
+            for item in kubectl.get("configmaps")["items"]
+        }
+        assert {name: found.get(name) for name in written} == written

@@ -176,6 +176,12 @@ def test_settings_reach_the_flags(component: str, flag: str, argument: str, valu
     assert read_flags(MAKERS[component](fakes.make_plan(ROOT, argument)))[flag] == value
 
 
+@pytest.mark.parametrize(("fsync", "found"), [("always", False), ("never", True)])
+def test_etcd_syncs_unless_it_is_told_not_to(fsync: str, found: bool) -> None:
+    words = components.etcd(fakes.make_plan(ROOT, f"--etcd-fsync={fsync}"))
+    assert ("--unsafe-no-fsync" in words) == found
+
+
 @pytest.mark.parametrize("component", MAKERS)
 def test_every_file_that_a_flag_names_is_one_that_p8s_writes(component: str) -> None:
     plan = fakes.make_plan(ROOT)

@@ -28,6 +28,7 @@ DEFAULTS = {
     "run_timeout": 0.0,
     "drain": "pods",
     "drain_timeout": 30.0,
+    "etcd_fsync": "always",
     "status_interval": 60.0,
     "verbosity": 1,
 }
