@@ -3,7 +3,7 @@ IMAGE ?= p8s:latest
 KUBERNETES ?= 1.37
 export IMAGE KUBERNETES
 PYTHON = .venv/bin/python
-.PHONY: help engine image up down check test bench lock clean
+.PHONY: help engine image up down check test bench bench-peers lock clean
 .DEFAULT_GOAL = help
 
 help: ## this list
@@ -29,8 +29,11 @@ check: .venv/ready ## lint and strict types
 test: image check ## everything: lint, types, unit, contract and cluster tests on the real image
 	$(PYTHON) -m pytest
 
-bench: image .venv/ready ## N (7) starts, stops and restarts, measured
-	$(PYTHON) -m tests.bench $(if $(N),--runs=$(N))
+bench: image .venv/ready ## N (7) starts, stops and restarts, measured; STARTS=50: so many more starts in a row
+	$(PYTHON) -m tests.bench $(if $(N),--runs=$(N)) $(if $(STARTS),--starts=$(STARTS))
+
+bench-peers: image .venv/ready ## N (3) starts and 100 pods in turns with kubeadm, and kind, k3d, minikube where installed
+	$(PYTHON) -m tests.bench.peers $(if $(N),--runs=$(N))
 
 .venv/ready: requirements-dev.txt
 	@scripts/venv.sh

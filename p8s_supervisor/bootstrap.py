@@ -68,10 +68,15 @@ def start(run: context.Context, monitor: health.Monitor) -> None:
 
 
 def set_up(run: context.Context, monitor: health.Monitor) -> None:
-    """Everything that components read: PKI, kubeconfigs, configuration, static pods, rules."""
+    """Everything that components read: PKI, kubeconfigs, configuration, static pods, rules.
+
+    containerd, which needs least of it, is started first: kubelet waits for its socket.
+    """
     plan = run.plan
     network.check_ranges(plan)
     run.fresh = check_record(run)
+    write_runtime_configuration(run)
+    run.supervisor.start("containerd")
     run.admin = credentials.write(plan, fresh=run.fresh)
     write_configuration(run)
     if run.fresh:
@@ -112,26 +117,33 @@ def check_record(run: context.Context) -> bool:
     return False
 
 
-def write_configuration(run: context.Context) -> None:
-    """Component configuration, CNI, static pods, and the commands that supervisord runs."""
+def write_runtime_configuration(run: context.Context) -> None:
+    """containerd's configuration and command, and CNI's."""
     plan = run.plan
     files.write(
         plan.paths.containerd_config,
         components.containerd_config(plan, snapshotter=choose_snapshotter(plan.paths.state)),
     )
+    files.write(plan.paths.cni_config, components.cni_config(plan, port_map_backend="nftables"))
+    write_command(run, "containerd", components.containerd(plan))
+
+
+def write_command(run: context.Context, name: str, command: list[str]) -> None:
+    """A command that supervisord runs."""
+    files.write(run.plan.paths.commands / name, components.command_script(command), mode=0o600)
+
+
+def write_configuration(run: context.Context) -> None:
+    """The other components' configuration and commands, and the packet rules."""
+    plan = run.plan
     resolv = network.set_up(plan, own_resolv_conf=pathlib.Path("/etc/resolv.conf"))
     files.write(plan.paths.resolv_conf, resolv)
-    files.write(plan.paths.cni_config, components.cni_config(plan, port_map_backend="nftables"))
     files.write(plan.paths.kubelet_config, json.dumps(components.kubelet_config(plan), indent=2))
     # A start of its own for each static pod, see STEPS: what an earlier start left goes first.
     for manifest in plan.paths.static_pods.glob("*.yaml"):
         manifest.unlink()
-    for name, command in (
-        ("etcd", components.etcd(plan)),
-        ("containerd", components.containerd(plan)),
-        ("kubelet", components.kubelet(plan)),
-    ):
-        files.write(plan.paths.commands / name, components.command_script(command), mode=0o600)
+    write_command(run, "etcd", components.etcd(plan))
+    write_command(run, "kubelet", components.kubelet(plan))
 
 
 def choose_snapshotter(state: pathlib.Path) -> str:
@@ -152,8 +164,7 @@ def choose_snapshotter(state: pathlib.Path) -> str:
 
 
 def start_processes(run: context.Context, monitor: health.Monitor) -> None:
-    """containerd, etcd and kubelet side by side; the node's images, and etcd's first content."""
-    run.supervisor.start("containerd")
+    """etcd and kubelet beside containerd; the node's images, and etcd's first content."""
     run.supervisor.start("etcd")
     _await(
         run,

@@ -8,8 +8,6 @@ import dataclasses
 import pathlib
 import typing
 
-import requests
-
 from p8s_supervisor import errors
 
 
@@ -34,6 +32,8 @@ class Client:
     def __init__(
         self, server: str, *, ca: pathlib.Path, certificate: pathlib.Path, key: pathlib.Path
     ) -> None:
+        import requests  # late: 40 ms that the start has when it first asks
+
         self._server = server
         self._session = requests.Session()
         self._session.verify, self._session.cert = str(ca), (str(certificate), str(key))

@@ -1,6 +1,6 @@
 """Measures starts, stops, restarts, pods, writes, idle memory and CPU, and the image's size.
 
-usage: python -m tests.bench [--runs=7] [--idle=60] [--output=build/bench.json]
+usage: python -m tests.bench [--runs=7] [--starts=0] [--idle=60] [--output=build/bench.json]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 import typing
 
 from tests.bench import cgroups, workloads
-from tests.cluster import nodes, pods
+from tests.cluster import nodes
 
 Samples = dict[str, list[float]]
 
@@ -56,6 +56,14 @@ def note_status(samples: Samples, prefix: str, node: nodes.Node) -> None:
             note(samples, f"{prefix} condition {condition}", moment)
 
 
+def measure_starts(samples: Samples, starts: int) -> None:
+    """Fresh starts in a row, and nothing else: is one of them slow?"""
+    for _ in range(starts):
+        begun = time.monotonic()
+        with nodes.run() as node:
+            note(samples, "starts in a row: docker run to ready", node.await_ready() - begun)
+
+
 def measure_life(samples: Samples) -> None:
     """A fresh start, with the seed and without, a restart with its data, and a stop."""
     begun = time.monotonic()
@@ -78,10 +86,9 @@ def measure_life(samples: Samples) -> None:
 
 @contextlib.contextmanager
 def connect(node: nodes.Node) -> collections.abc.Iterator[workloads.Pods]:
-    """For pods of the node's own image, which end when they are asked to."""
-    command = ("sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait")
+    """For pods, which end when they are asked to."""
     with workloads.connect(node.get("/kubeconfig").text) as client:
-        yield workloads.Pods(client, pods.NODE_IMAGE, command)
+        yield workloads.Pods(client)
 
 
 def stop(node: nodes.Node) -> float:
@@ -178,6 +185,7 @@ def main() -> None:
     """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--starts", type=int, default=0, help="more fresh starts, in a row")
     parser.add_argument("--idle", type=float, default=60, help="seconds; 0: not measured")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/bench.json"))
     chosen = parser.parse_args()
@@ -191,6 +199,7 @@ def main() -> None:
         print(
             f"run {run} of {chosen.runs}: {samples['start: docker run to ready'][-1]} s", flush=True
         )
+    measure_starts(samples, chosen.starts)
     measure_pods(samples)
     measure_writes(samples)
     summaries = summarize(samples)

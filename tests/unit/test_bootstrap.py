@@ -89,7 +89,6 @@ def test_processes_start_in_order_each_behind_its_gate(
     monkeypatch.setattr(content, "populate", populate)
     bootstrap.start_processes(run, health.Monitor(run))
     assert events == [
-        "start containerd",
         "start etcd",
         f"gate {run.plan.paths.containerd_socket}",
         *held,

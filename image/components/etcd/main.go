@@ -30,7 +30,7 @@ func main() {
 			os.Exit(1)
 		}
 	default:
-		settle(50 * time.Millisecond)
+		settle(100 * time.Millisecond)
 		etcdmain.Main(os.Args)
 	}
 }

@@ -32,7 +32,7 @@ type daemon struct {
 }
 
 var daemons = map[string]daemon{
-	"kube-apiserver":          {apiserver.NewAPIServerCommand, 50 * time.Millisecond},
+	"kube-apiserver":          {apiserver.NewAPIServerCommand, 100 * time.Millisecond},
 	"kube-controller-manager": {controllermanager.NewControllerManagerCommand, 50 * time.Millisecond},
 	"kube-proxy":              {proxy.NewProxyCommand, 50 * time.Millisecond},
 	"kube-scheduler":          {func() *cobra.Command { return scheduler.NewSchedulerCommand() }, 50 * time.Millisecond},

@@ -1,0 +1,67 @@
+"""An idle cluster is a quiet one, and Docker knows at once when a start is over."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from p8s_supervisor import wait
+from tests.bench import cgroups
+from tests.cluster import nodes
+
+# image/components/settle.go: how long after its start a component settles, and how late its timers
+# may then be, in seconds.
+SETTLES_AFTER = 30
+SLACK = {
+    "etcd": 0.1,
+    "kubelet": 0.01,
+    "kube-apiserver": 0.1,
+    "kube-controller-manager": 0.05,
+    "kube-scheduler": 0.05,
+    "kube-proxy": 0.05,
+    "coredns": 0.05,
+}
+# Every thread of a process that is called so: its slack, in nanoseconds.
+READ_SLACK = """
+import pathlib, sys
+for process in pathlib.Path("/proc").glob("[0-9]*"):
+    words = (process / "cmdline").read_bytes().split(b"\\0")
+    if pathlib.Path(words[0].decode()).name == sys.argv[1]:
+        for thread in (process / "task").iterdir():
+            print(pathlib.Path("/proc", thread.name, "timerslack_ns").read_text().strip())
+"""
+
+
+@pytest.mark.parametrize("component", SLACK)
+def test_a_component_settles(cluster: nodes.Node, component: str) -> None:
+    def look() -> str | None:
+        found = {
+            int(line) / 1e9
+            for line in cluster.execute("python3", "-c", READ_SLACK, component).split()
+        }
+        return None if found == {SLACK[component]} else f"slack in seconds: {found}"
+
+    wait.until(look, awaited=component, seconds=SETTLES_AFTER + 15, interval=0.5)
+
+
+def test_an_idle_cluster_uses_little(cluster: nodes.Node) -> None:
+    """Twice the figures of docs/performance.md: other tests' traces are still in this cluster."""
+    usage = cgroups.find(cluster)
+    before, begun = usage.cpu_seconds(), time.monotonic()
+    time.sleep(10)
+    share = (usage.cpu_seconds() - before) / (time.monotonic() - begun)
+    assert 0.005 < share < 0.12
+    assert 100e6 < usage.working_set() < 900e6
+
+
+def test_docker_knows_of_the_end_of_a_start() -> None:
+    with nodes.run() as node:
+        ready = node.await_ready()
+        wait.until(
+            lambda: None if node.inspect("{{.State.Health.Status}}") == "healthy" else "not yet",
+            awaited="docker's word that it is healthy",
+            seconds=5,
+        )
+        # Without waiting for the start it would look every two seconds.
+        assert time.monotonic() - ready < 1
