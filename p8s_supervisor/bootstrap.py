@@ -75,7 +75,7 @@ def set_up(run: context.Context, monitor: health.Monitor) -> None:
     plan = run.plan
     network.check_ranges(plan)
     run.fresh = check_record(run)
-    write_runtime_configuration(run)
+    write_runtime_configuration(plan)
     run.supervisor.start("containerd")
     run.admin = credentials.write(plan, fresh=run.fresh)
     write_configuration(run)
@@ -117,20 +117,19 @@ def check_record(run: context.Context) -> bool:
     return False
 
 
-def write_runtime_configuration(run: context.Context) -> None:
+def write_runtime_configuration(plan: components.Plan) -> None:
     """containerd's configuration and command, and CNI's."""
-    plan = run.plan
     files.write(
         plan.paths.containerd_config,
         components.containerd_config(plan, snapshotter=choose_snapshotter(plan.paths.state)),
     )
     files.write(plan.paths.cni_config, components.cni_config(plan, port_map_backend="nftables"))
-    write_command(run, "containerd", components.containerd(plan))
+    write_command(plan, "containerd", components.containerd(plan))
 
 
-def write_command(run: context.Context, name: str, command: list[str]) -> None:
+def write_command(plan: components.Plan, name: str, command: list[str]) -> None:
     """A command that supervisord runs."""
-    files.write(run.plan.paths.commands / name, components.command_script(command), mode=0o600)
+    files.write(plan.paths.commands / name, components.command_script(command), mode=0o600)
 
 
 def write_configuration(run: context.Context) -> None:
@@ -142,8 +141,8 @@ def write_configuration(run: context.Context) -> None:
     # A start of its own for each static pod, see STEPS: what an earlier start left goes first.
     for manifest in plan.paths.static_pods.glob("*.yaml"):
         manifest.unlink()
-    write_command(run, "etcd", components.etcd(plan))
-    write_command(run, "kubelet", components.kubelet(plan))
+    write_command(plan, "etcd", components.etcd(plan))
+    write_command(plan, "kubelet", components.kubelet(plan))
 
 
 def choose_snapshotter(state: pathlib.Path) -> str:

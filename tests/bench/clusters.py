@@ -97,9 +97,7 @@ class P8s:
         pass
 
     def kubeconfig(self) -> str:
-        program = (
-            "import sys, requests; print(requests.get('http://127.0.0.1:8989/kubeconfig').text)"
-        )
+        program = "import requests; print(requests.get('http://127.0.0.1:8989/kubeconfig').text)"
         return nodes.docker("exec", self.container, "python3", "-c", program)
 
 

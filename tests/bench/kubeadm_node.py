@@ -98,12 +98,7 @@ def prepare(plan: components.Plan, *, repository: str) -> None:
     init.hide_host_sysctls(plan.paths.run)
     resolv = network.set_up(plan, own_resolv_conf=pathlib.Path("/etc/resolv.conf"))
     files.write(plan.paths.resolv_conf, resolv)
-    snapshotter = bootstrap.choose_snapshotter(plan.paths.state)
-    files.write(
-        plan.paths.containerd_config,
-        components.containerd_config(plan, snapshotter=snapshotter),
-    )
-    files.write(plan.paths.cni_config, components.cni_config(plan, port_map_backend="nftables"))
+    bootstrap.write_runtime_configuration(plan)
     version = json.loads(plan.paths.versions.read_text())["kubernetes"]
     files.write(CONFIGURATION, kubeadm_config(plan, repository=repository, version=version))
     start("containerd", components.containerd(plan))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
-import ipaddress
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -13,7 +13,8 @@ import typing
 
 import pytest
 
-from p8s_supervisor import components, node, paths, settings
+from p8s_supervisor import components
+from tests import fakes
 from tests.bench import clusters, kubeadm_node, peers
 
 SAMPLES = {
@@ -130,16 +131,8 @@ def test_peers_take_turns_and_the_first_round_does_not_count(
 
 
 def make_plan(*, can_raise_limits: bool) -> components.Plan:
-    facts = node.Facts(
-        address="172.17.0.2",
-        gateway="172.17.0.1",
-        networks=(ipaddress.IPv4Network("172.17.0.0/16"),),
-        cgroup_version=2,
-        privileged=True,
-        can_raise_limits=can_raise_limits,
-    )
-    chosen = settings.load(kubeadm_node.RANGES, {}).settings
-    return components.Plan(chosen, facts, paths.Paths())
+    facts = dataclasses.replace(fakes.FACTS, can_raise_limits=can_raise_limits)
+    return fakes.make_plan(pathlib.Path("/"), *kubeadm_node.RANGES, facts=facts)
 
 
 def read_documents(plan: components.Plan) -> dict[str, dict[str, typing.Any]]:
