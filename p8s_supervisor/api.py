@@ -1,23 +1,16 @@
-"""The HTTP API: parse, call, map errors. It is given callables and imports no flow."""
+"""The HTTP API's application: who may pass, which route, and errors as problems."""
 
 from __future__ import annotations
 
 import collections.abc
 import dataclasses
-import hmac
-import ipaddress
-import json
+import difflib
 import typing
-import urllib.parse
 
 import flask
 import werkzeug.exceptions
 
-# Answered for anybody who can reach the port, whatever name it was reached by: they tell a
-# stranger nothing but whether a cluster is up.
-OPEN = ("/livez", "/ready")
-# Read without a token, unless one was set.
-READABLE = ("/status", "/metrics")
+from p8s_supervisor import access, answers, errors, events, openapi
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,189 +21,137 @@ class Api:
         missing: condition → reason; empty when the cluster is ready.
         status: what /status shows.
         metrics: Prometheus' text format.
-        kubeconfig: a kubeconfig for the host; None while there is none yet.
+        settings: name → value and source.
+        kubeconfig: an administrator's, for the host or for a given name.
+        add_user: a kubeconfig for a user: name, groups, ttl (a duration), kind.
+        apply: applies the add-ons again; what was applied.
+        reset: empties a namespace; what was deleted.
+        events: those after a number, waited for so many seconds where there are none.
+        list_logs: the components that have a log.
+        read_log: a component's log; follow, tail (lines; None: all).
+        list_images: the node's images and blobs.
+        load_images: imports an archive; the images' names.
+        bundle: writes the archive that explains a cluster.
         stop: asks for the stop and returns at once; given who asked.
     """
 
     missing: collections.abc.Callable[[], dict[str, str]]
     status: collections.abc.Callable[[], dict[str, typing.Any]]
     metrics: collections.abc.Callable[[], str]
-    kubeconfig: collections.abc.Callable[[], str | None]
+    settings: collections.abc.Callable[[], dict[str, dict[str, str]]]
+    kubeconfig: collections.abc.Callable[[str | None], str]
+    add_user: collections.abc.Callable[[dict[str, typing.Any]], str]
+    apply: collections.abc.Callable[[], list[str]]
+    reset: collections.abc.Callable[[str], list[str]]
+    events: collections.abc.Callable[[int, float], list[events.Event]]
+    list_logs: collections.abc.Callable[[], list[str]]
+    read_log: collections.abc.Callable[[str, bool, int | None], collections.abc.Iterator[bytes]]
+    list_images: collections.abc.Callable[[], dict[str, typing.Any]]
+    load_images: collections.abc.Callable[[typing.IO[bytes]], list[str]]
+    bundle: collections.abc.Callable[[typing.BinaryIO], None]
     stop: collections.abc.Callable[[str], None]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Access:
-    """Who may call what.
-
-    Attributes:
-        names: the host names and addresses by which a caller may address the API.
-        trusted: addresses whose callers need no token: loopback and the host's gateway.
-        token: opens everything.
-        token_required: whether callers at `trusted` need it too.
-    """
-
-    names: frozenset[str]
-    trusted: frozenset[str]
-    token: str
-    token_required: bool
-
-    def refuse(self, request: flask.Request) -> tuple[int, str, str] | None:
-        """Status, reason and hint of a refusal; None where the request may pass."""
-        cross_site = self._cross_site(request)
-        if cross_site:
-            return 403, cross_site, "p8s answers no page of another site"
-        if request.path in OPEN:
-            return None
-        # A page whose name was made to point here (DNS rebinding) still sends its own name.
-        host = _host_name(request.host)
-        if host not in self.names:
-            return (
-                403,
-                f"addressed as {host!r}, which is none of this cluster's names",
-                f"use 127.0.0.1, or start p8s with P8S_EXTRA_SANS={host}",
-            )
-        return None if self._is_allowed(request) else self._ask_for_token(request)
-
-    def _is_allowed(self, request: flask.Request) -> bool:
-        if self._has_token(request):
-            return True
-        if self.token_required:
-            return False
-        if request.method in ("GET", "HEAD") and request.path in READABLE:
-            return True
-        return _canonical(request.remote_addr or "") in self.trusted
-
-    def _ask_for_token(self, request: flask.Request) -> tuple[int, str, str]:
-        if self.token_required:
-            return 401, "a token is needed", "send `Authorization: Bearer $P8S_API_TOKEN`"
-        hint = (
-            "send `Authorization: Bearer TOKEN`; set it with P8S_API_TOKEN, or read the one of "
-            "this start from /run/p8s/token in the node"
-        )
-        return 401, f"{request.remote_addr} is not the host: a token is needed", hint
-
-    def _has_token(self, request: flask.Request) -> bool:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(
-            given.strip().encode(), self.token.encode()
-        )
-
-    def _cross_site(self, request: flask.Request) -> str | None:
-        if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-            return "the request comes from a page of another site"
-        origin = request.headers.get("Origin")
-        if origin is not None and _network_location(origin) != request.host:
-            return f"the request comes from a page at {origin}"
-        return None
-
-
-def _network_location(origin: str) -> str:
-    """The host and port of an Origin header; empty where it has none."""
-    try:
-        return urllib.parse.urlsplit(origin).netloc
-    except ValueError:
-        return ""
-
-
-def _host_name(host: str) -> str:
-    """A Host header without its port, lower case, IPv6 without brackets."""
-    try:
-        return (urllib.parse.urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
-
-
-def _canonical(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return str(mapped or parsed)
-
-
-def problem(status: int, detail: str, *, hint: str = "", **more: object) -> flask.Response:
-    """An error as application/problem+json (RFC 9457), with a hint where there is one."""
-    body: dict[str, object] = {"status": status, "detail": detail}
-    if hint:
-        body["hint"] = hint
-    return flask.Response(
-        json.dumps(body | more, indent=2) + "\n",
-        status=status,
-        content_type="application/problem+json",
-    )
-
-
-def create_app(api: Api, access: Access) -> flask.Flask:  # noqa: C901 — a function a route
-    """The WSGI application."""
+def create_app(
+    api: Api, rules: access.Access, routes: collections.abc.Sequence[openapi.Route]
+) -> flask.Flask:
+    """The WSGI application, with the OpenAPI document of its routes at /openapi.json."""
     app = flask.Flask("p8s", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = 64 * 1024
+    app.config["MAX_CONTENT_LENGTH"] = access.BODY_BYTES
 
     @app.before_request
     def check_access() -> flask.Response | None:
-        refusal = access.refuse(flask.request)
+        refusal = rules.refuse(read_caller(flask.request))
         if refusal is None:
             return None
-        status, reason, hint = refusal
-        return problem(status, reason, hint=hint)
+        return answers.problem(refusal.status, refusal.reason, hint=refusal.hint)
 
     @app.errorhandler(Exception)
     def explain(error: Exception) -> flask.Response:
-        if isinstance(error, werkzeug.exceptions.HTTPException) and error.code:
-            detail = str(error.description)
-            response = problem(error.code, detail, hint="GET /status shows what p8s is doing")
-            allowed = getattr(error, "valid_methods", None)
-            if allowed:
-                response.headers["Allow"] = ", ".join(sorted(allowed))
-            return response
+        answer = _explain(error)
+        if answer is not None:
+            return answer
         app.logger.error("%s %s", flask.request.method, flask.request.path, exc_info=error)
-        return problem(500, f"{type(error).__name__}: {error}", hint="this is a bug of p8s")
+        return answers.problem(500, f"{type(error).__name__}: {error}", hint="this is a bug of p8s")
 
-    @app.get("/livez")
-    def livez() -> flask.Response:
-        """200 as long as the sidecar answers."""
-        return _text("ok\n")
-
-    @app.get("/ready")
-    def ready() -> flask.Response:
-        """200 `ok` when everything is ready; 503 with `missing`: thing → reason otherwise."""
-        missing = api.missing()
-        if missing:
-            return problem(503, "the cluster is not ready", missing=missing)
-        return _text("ok\n")
-
-    @app.get("/status")
-    def status() -> flask.Response:
-        """200: state, phases, conditions, versions, components and addresses, as JSON."""
-        return flask.Response(
-            json.dumps(api.status(), indent=2) + "\n", content_type="application/json"
-        )
-
-    @app.get("/metrics")
-    def metrics() -> flask.Response:
-        """200: Prometheus' text format."""
-        return flask.Response(api.metrics(), content_type="text/plain; version=0.0.4")
-
-    @app.get("/kubeconfig")
-    def kubeconfig() -> flask.Response:
-        """200: a kubeconfig with the administrator's certificate; 401 for strangers; 503 early."""
-        text = api.kubeconfig()
-        if text is None:
-            return problem(503, "the certificates are not made yet", hint="wait for /ready")
-        response = _text(text)
-        response.headers["Cache-Control"] = "no-store"
-        response.content_type = "application/yaml"
-        return response
-
-    @app.post("/stop")
-    def stop() -> tuple[flask.Response, int]:
-        """202: the stop has begun; the container ends when it is done."""
-        api.stop(f"POST /stop from {flask.request.remote_addr}")
-        return _text("stopping\n"), 202
-
+    document = openapi.Route(
+        request="GET /openapi.json",
+        summary="This API, as OpenAPI 3.1.",
+        handler=lambda *_: answers.json_(openapi.describe((*routes, document))),
+    )
+    for route in (*routes, document):
+        rule = route.path.replace("{", "<").replace("}", ">")
+        app.add_url_rule(rule, route.request, _make_view(api, route), methods=[route.method])
     return app
 
 
-def _text(text: str) -> flask.Response:
-    return flask.Response(text, content_type="text/plain; charset=utf-8")
+def _make_view(api: Api, route: openapi.Route) -> collections.abc.Callable[..., flask.Response]:
+    def view(**parts: str) -> flask.Response:
+        return typing.cast("flask.Response", route.handler(api, _read_parameters(route, parts)))
+
+    return view
+
+
+def _read_parameters(
+    route: openapi.Route, parts: collections.abc.Mapping[str, str]
+) -> dict[str, object]:
+    """The values of a route's parameters.
+
+    Raises:
+        RequestError: 400, with everything that is wrong.
+    """
+    known = {parameter.name: parameter for parameter in route.parameters}
+    texts = dict(parts)
+    wrong = []
+    for name, given in flask.request.args.lists():
+        if name not in known or route.in_path(known[name]):
+            near = difflib.get_close_matches(name, known, n=1)
+            wrong.append(f"{name}: no such parameter" + (f"; {near[0]}?" if near else ""))
+        elif len(given) > 1:
+            wrong.append(f"{name}: given {len(given)} times")
+        else:
+            texts[name] = given[0]
+    values: dict[str, object] = {name: parameter.default for name, parameter in known.items()}
+    for name, text in texts.items():
+        try:
+            values[name] = known[name].read(text)
+        except ValueError as error:
+            wrong.append(f"{name} = {text[:80]!r}: {error}")
+    if wrong:
+        raise errors.RequestError(
+            "; ".join(wrong), status=400, hint="GET /openapi.json lists what there is"
+        )
+    return values
+
+
+def _explain(error: Exception) -> flask.Response | None:
+    """The answer for an error that is raised on purpose; None for others."""
+    if isinstance(error, werkzeug.exceptions.HTTPException) and error.code:
+        response = answers.problem(
+            error.code, str(error.description), hint="GET /status shows what p8s is doing"
+        )
+        allowed = getattr(error, "valid_methods", None)
+        if allowed:
+            response.headers["Allow"] = ", ".join(sorted(allowed))
+        return response
+    if isinstance(error, errors.RequestError):
+        return answers.problem(error.status, error.message, hint=error.hint)
+    if isinstance(error, errors.KubeError):
+        detail = f"kube-apiserver: {error.message}"
+        return answers.problem(502 if error.status else 503, detail, hint=error.hint)
+    if isinstance(error, errors.P8sError):
+        return answers.problem(500, error.message, hint=error.hint)
+    return None
+
+
+def read_caller(request: flask.Request) -> access.Caller:
+    """The head of a request, as far as access depends on it."""
+    return access.Caller(
+        method=request.method,
+        path=request.path,
+        host=request.host,
+        address=request.remote_addr or "",
+        authorization=request.headers.get("Authorization", ""),
+        origin=request.headers.get("Origin"),
+        fetch_site=request.headers.get("Sec-Fetch-Site", "none"),
+    )

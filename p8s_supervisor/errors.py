@@ -111,3 +111,15 @@ class KubeError(P8sError):
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class RequestError(P8sError):
+    """What a caller of the HTTP API asked for cannot be done.
+
+    Attributes:
+        status: the HTTP status that says so.
+    """
+
+    def __init__(self, message: str, *, status: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status

@@ -18,6 +18,8 @@ from p8s_supervisor import errors, parsers
 
 PREFIX = "P8S_"
 DEFAULT_FILE = pathlib.Path("/etc/p8s/config.yaml")
+# Never shown, not even where they are wrong.
+SECRETS = ("api_token",)
 
 
 def _row(default: str, parse: collections.abc.Callable[[str], object], help_: str) -> typing.Any:
@@ -71,6 +73,23 @@ class Settings:
         "acknowledged survives a kill of anything, but not a crash of the host",
     )
     status_interval: float = _row("1m", parsers.parse_duration, "between two status lines; 0: none")
+    cert_lifetime: float = _row(
+        "365d",
+        parsers.parse_cert_lifetime,
+        "how long the components' certificates are good for; they are renewed at two thirds of it",
+    )
+    audit: str = _row(
+        "none",
+        parsers.parse_choice("none", "metadata", "request", "request-response"),
+        "kube-apiserver's audit log: who asked for what; request: with what was sent; "
+        "request-response: with the answer too; never the content of a Secret or a token",
+    )
+    failure_bundle: str = _row(
+        "false",
+        parsers.parse_choice("true", "false"),
+        "whether a start that fails leaves /var/log/p8s/bundle.tar.gz in the container, with logs, "
+        "events, objects and status; docker cp brings it out",
+    )
     verbosity: int = _row("1", parsers.parse_verbosity, "klog level of the Kubernetes components")
 
     @property
@@ -102,6 +121,16 @@ class Loaded:
     settings: Settings
     texts: dict[str, str]
     sources: dict[str, str]
+
+    def describe(self) -> dict[str, dict[str, str]]:
+        """For each setting its value as text and its source; secrets are not shown."""
+        return {
+            name: {
+                "value": "…" if name in SECRETS and self.texts[name] else self.texts[name],
+                "source": self.sources[name],
+            }
+            for name in FIELDS
+        }
 
     def to_json(self) -> str:
         """For `from_json`, in another process of the same container."""
@@ -197,8 +226,7 @@ def load(
             parsed[name] = parse(name, texts[name])
         except ValueError as error:
             where = sources.get(name, "default")
-            # A token is not for logs, not even a wrong one.
-            value = "…" if name == "api_token" else repr(texts[name])
+            value = "…" if name in SECRETS else repr(texts[name])
             wrong.append(f"{name} = {value} (from {where}): {error}")
     wrong += _check_together(parsed)
     if wrong:

@@ -16,9 +16,10 @@ from p8s_supervisor import (
     components,
     context,
     errors,
+    events,
     files,
     health,
-    kubeconfig,
+    logs,
     node,
     paths,
     processes,
@@ -26,6 +27,9 @@ from p8s_supervisor import (
     shutdown,
     status,
 )
+
+if typing.TYPE_CHECKING:
+    from p8s_supervisor import api  # at run time late: Flask takes a while
 
 
 def main() -> int:
@@ -42,11 +46,13 @@ def main() -> int:
         f"Kubernetes {run.versions['kubernetes']} starts in {run.plan.settings.node_name} at "
         f"{run.plan.facts.address} (cgroup v{run.plan.facts.cgroup_version})"
     )
-    starting = bootstrap.start_in_background(run, monitor, on_ready=lambda: tell_ready(run))
+    starting = bootstrap.start_in_background(
+        run, monitor, on_ready=lambda: begin_service(run, monitor)
+    )
     serve(run, monitor)
     watch(run, monitor)
     starting.join(timeout=10)
-    finish(run)
+    finish(run, monitor)
     return errors.ExitCode.STOPPED
 
 
@@ -54,12 +60,16 @@ def make_context() -> context.Context:
     """Wire everything that the flows need."""
     places = paths.Paths()
     loaded = settings.from_json(places.settings.read_text())
-    timeline = status.Timeline(origin=status.container_start())
+    journal = events.Journal()
+    timeline = status.Timeline(origin=status.container_start(), listener=journal.record)
+    story = logs.Story(places.logs / "sidecar.log")
     token = loaded.settings.api_token or secrets.token_urlsafe(32)
     files.write(places.token, token + "\n", mode=0o600)
 
     def tell(line: str) -> None:
-        print(f"p8s [{timeline.now():8.2f}s] {line}", flush=True)
+        told = f"p8s [{timeline.now():8.2f}s] {line}"
+        print(told, flush=True)
+        story.add(told)
 
     return context.Context(
         plan=components.Plan(loaded.settings, node.find_facts(), places),
@@ -69,77 +79,87 @@ def make_context() -> context.Context:
         versions=json.loads(places.versions.read_text()),
         tell=tell,
         token=token,
+        journal=journal,
     )
 
 
 def serve(run: context.Context, monitor: health.Monitor) -> None:
     """Serve the HTTP API from threads of its own; a port that is taken ends the start."""
-    import waitress  # late: the start is under way meanwhile
+    from p8s_supervisor import access, api, routes, server  # late: the start is under way meanwhile
 
-    from p8s_supervisor import api, report
-
-    chosen = run.plan.settings
-    access = api.Access(
-        names=frozenset(
-            {
-                "localhost",
-                "127.0.0.1",
-                "::1",
-                run.plan.facts.address,
-                chosen.node_name,
-                socket.gethostname(),
-                *chosen.extra_sans,
-            }
-        ),
-        trusted=frozenset(
-            {"127.0.0.1", "::1", run.plan.facts.address, run.plan.facts.gateway or "127.0.0.1"}
-        ),
+    chosen, facts = run.plan.settings, run.plan.facts
+    names = {"localhost", "127.0.0.1", "::1", facts.address, chosen.node_name, socket.gethostname()}
+    rules = access.Access(
+        names=frozenset(names | set(chosen.extra_sans)),
+        trusted=frozenset({"127.0.0.1", "::1", facts.address, facts.gateway or "127.0.0.1"}),
         token=run.token,
         token_required=bool(chosen.api_token),
     )
-    app = api.create_app(
-        api.Api(
-            missing=monitor.missing,
-            status=lambda: report.describe(run, monitor),
-            metrics=lambda: report.metrics(run, monitor),
-            kubeconfig=lambda: host_kubeconfig(run),
-            stop=run.request_stop,
-        ),
-        access,
-    )
+    app = api.create_app(make_api(run, monitor), rules, routes.ROUTES)
     try:
-        server = waitress.create_server(
-            app,
-            host=chosen.http_address,
-            port=chosen.http_port,
-            threads=8,
-            connection_limit=200,
-            channel_timeout=30,
-            # How often an idle server looks for channels that have timed out.
-            asyncore_loop_timeout=10,
-            max_request_header_size=32 * 1024,
-            max_request_body_size=64 * 1024,
-            ident=None,
-        )
+        serving = server.create(app, rules, address=chosen.http_address, port=chosen.http_port)
     except OSError as error:
         where = f"{chosen.http_address}:{chosen.http_port}"
         run.fail(errors.P8sError(f"the HTTP API cannot listen on {where}: {error.strerror}"))
         return
-    threading.Thread(target=server.run, name="http", daemon=True).start()
+    threading.Thread(target=serving.run, name="http", daemon=True).start()
 
 
-def host_kubeconfig(run: context.Context) -> str | None:
-    """The administrator's kubeconfig for the host; None before the PKI is there."""
-    if run.admin is None:
-        return None
-    ca, certificate, key = run.admin
-    return kubeconfig.render(
-        server=run.plan.settings.host_server,
-        user="p8s",
-        ca_pem=ca,
-        certificate_pem=certificate,
-        key_pem=key,
+def make_api(run: context.Context, monitor: health.Monitor) -> api.Api:
+    """What the routes call."""
+    from p8s_supervisor import api, bundle, images, logs, report, reset, users
+
+    return api.Api(
+        missing=monitor.missing,
+        status=lambda: report.describe(run, monitor),
+        metrics=lambda: report.metrics(run, monitor),
+        settings=run.loaded.describe,
+        kubeconfig=lambda host: users.kubeconfig_for(run, host),
+        add_user=lambda wanted: add_user(run, wanted),
+        apply=lambda: reset.apply(run),
+        reset=lambda namespace: reset.reset(run, namespace),
+        events=lambda after, seconds: run.journal.read(after, seconds=seconds),
+        list_logs=lambda: logs.list_components(run),
+        read_log=lambda component, follow, tail: logs.read(
+            run, component, follow=follow, tail=tail, cancelled=lambda: False
+        ),
+        list_images=lambda: images.list_images(run),
+        load_images=lambda stream: images.load(run, stream),
+        bundle=lambda target: bundle.write(run, monitor, target),
+        stop=run.request_stop,
     )
+
+
+def add_user(run: context.Context, wanted: dict[str, typing.Any]) -> str:
+    """A kubeconfig for a user, from what POST /users was sent.
+
+    Raises:
+        RequestError: 400, something in it is wrong.
+    """
+    from p8s_supervisor import parsers, users
+
+    try:
+        ttl = parsers.parse_duration(wanted.get("ttl", "24h"))
+    except ValueError as error:
+        raise errors.RequestError(f"ttl: {error}", status=400) from error
+    return users.make(
+        run,
+        name=wanted["name"],
+        groups=tuple(wanted.get("groups", ())),
+        ttl=ttl,
+        kind=wanted.get("kind", "certificate"),
+    )
+
+
+def begin_service(run: context.Context, monitor: health.Monitor) -> None:
+    """What comes once the start is complete."""
+    tell_ready(run)
+    monitor.note_restarts()  # what runs now is what a restart is seen by
+    run.journal.record("ready", "the cluster is ready", seconds=round(run.timeline.now(), 3))
+    from p8s_supervisor import renewal, watcher  # late: nothing of it may slow the start
+
+    watcher.start(run)
+    renewal.start(run)
 
 
 def tell_ready(run: context.Context) -> None:
@@ -169,10 +189,13 @@ def watch(run: context.Context, monitor: health.Monitor) -> None:
             run.tell(report.line(run, monitor))
 
 
-def finish(run: context.Context) -> None:
+def finish(run: context.Context, monitor: health.Monitor) -> None:
     """Stop everything, keep the exit code, and let supervisord go."""
     if run.failure is not None:
+        from p8s_supervisor import bundle
+
         code = shutdown.tell_failure(run, run.failure)
+        bundle.write_on_failure(run, monitor)
         files.write_once(run.plan.paths.exit_code, f"{code:d}")
     run.tell(f"stop: {run.stop_reason}")
     for trouble in shutdown.stop(run):

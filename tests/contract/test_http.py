@@ -19,7 +19,7 @@ import pytest
 import requests
 import waitress
 
-from p8s_supervisor import context, health, sidecar
+from p8s_supervisor import context, health, images, sidecar
 from tests import fakes
 
 HEALTHCHECK = pathlib.Path(__file__).parents[2] / "image/rootfs/usr/local/bin/p8s-healthcheck"
@@ -245,6 +245,54 @@ def test_who_may_stop_the_cluster(
     answer = send(served.port, request, source=source)
     assert answer.status == status
     assert served.run.stop.is_set() is (status == 202)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sending:
+    """An archive on its way: the request's line, whence, with what, and what is answered."""
+
+    line: str
+    status: int
+    source: str = "127.0.0.1"
+    headers: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    "sending",
+    [
+        pytest.param(Sending("POST /images", 200), id="the host"),
+        pytest.param(Sending("POST /images?x=1", 400), id="a wrong parameter"),
+        pytest.param(Sending("POST /images", 413, "127.0.0.2"), id="another address"),
+        pytest.param(Sending("POST /images", 200, "127.0.0.2", (BEARER,)), id="with the token"),
+        pytest.param(
+            Sending("POST /images", 413, headers=("Origin: http://evil.example",)), id="a page"
+        ),
+        pytest.param(Sending("POST /users", 413), id="what is no archive"),
+        pytest.param(Sending("GET /images", 413), id="another method"),
+    ],
+)
+@pytest.mark.parametrize("chunked", [False, True], ids=["one piece", "chunked"])
+def test_who_may_send_an_archive(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, sending: Sending, chunked: bool
+) -> None:
+    loaded: list[bytes] = []
+
+    def load(run: context.Context, stream: typing.IO[bytes]) -> list[str]:
+        loaded.append(stream.read())
+        return ["app:1"]
+
+    monkeypatch.setattr(images, "load", load)
+    archive = "x" * 200_000
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(archive)}"
+    body = f"{len(archive):x}\r\n{archive}\r\n0\r\n\r\n" if chunked else archive
+    request = make_request(sending.line, "Host: 127.0.0.1", length, *sending.headers, body=body)
+    try:
+        found = send(serve().port, request, source=sending.source).status
+    except ConnectionError:
+        # Cut off while it was still sending: what the server does not read resets the connection.
+        found = 413
+    assert found == sending.status
+    assert loaded == ([archive.encode()] if sending.status == 200 else [])
 
 
 def test_the_server_does_not_say_what_it_is(serve: Serve) -> None:

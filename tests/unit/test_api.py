@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import typing
 
 import pytest
-import werkzeug.test
 
-from p8s_supervisor import api, errors
+from p8s_supervisor import errors
 from tests import fakes
+from tests.unit import http
 
 ADDRESS = "10.9.8.7"
 BEARER = {"Authorization": f"Bearer {fakes.TOKEN}"}
@@ -28,71 +27,6 @@ TOKEN_REQUIRED = {
 OTHER_SITE = "p8s answers no page of another site"
 BUG = "this is a bug of p8s"
 LOOK_AT_STATUS = "GET /status shows what p8s is doing"
-
-
-@dataclasses.dataclass
-class Cluster:
-    """What the routes answer with, and what they were told.
-
-    Attributes:
-        missing: what is missing for readiness.
-        kubeconfig: the kubeconfig.
-        failure: what /status raises.
-        stops: who asked for the stop.
-    """
-
-    missing: dict[str, str] = dataclasses.field(default_factory=dict)
-    kubeconfig: str | None = "a kubeconfig"
-    failure: Exception | None = None
-    stops: list[str] = dataclasses.field(default_factory=list)
-
-    def status(self) -> dict[str, typing.Any]:
-        if self.failure is not None:
-            raise self.failure
-        return {"state": "ready"}
-
-
-def make_client(
-    cluster: Cluster | None = None,
-    *,
-    trusted: tuple[str, ...] = ("127.0.0.1", "::1", "172.17.0.1"),
-    token_required: bool = False,
-) -> werkzeug.test.Client:
-    answering = cluster or Cluster()
-    app = api.create_app(
-        api.Api(
-            missing=lambda: answering.missing,
-            status=answering.status,
-            metrics=lambda: "p8s_ready 1.0\n",
-            kubeconfig=lambda: answering.kubeconfig,
-            stop=answering.stops.append,
-        ),
-        api.Access(
-            names=frozenset({"localhost", "127.0.0.1", "::1", "p8s", "p8s.example"}),
-            trusted=frozenset(trusted),
-            token=fakes.TOKEN,
-            token_required=token_required,
-        ),
-    )
-    return app.test_client()
-
-
-def call(
-    client: werkzeug.test.Client,
-    request: str,
-    *,
-    address: str = "127.0.0.1",
-    host: str = "127.0.0.1:8989",
-    headers: dict[str, str] | None = None,
-) -> werkzeug.test.TestResponse:
-    """Make a request such as "GET /ready" from an address."""
-    method, _, path = request.partition(" ")
-    return client.open(
-        path,
-        method=method,
-        headers={"Host": host} | (headers or {}),
-        environ_overrides={"REMOTE_ADDR": address},
-    )
 
 
 # --- routes
@@ -113,19 +47,19 @@ def call(
     ],
 )
 def test_a_route_answers(request_: str, status: int, content_type: str, body: str) -> None:
-    answer = call(make_client(), request_)
+    answer = http.call(http.make_client(), request_)
     assert (answer.status_code, answer.content_type, answer.text) == (status, content_type, body)
 
 
 def test_a_kubeconfig_is_not_kept_by_caches() -> None:
-    assert call(make_client(), "GET /kubeconfig").headers["Cache-Control"] == "no-store"
+    assert http.call(http.make_client(), "GET /kubeconfig").headers["Cache-Control"] == "no-store"
 
 
 def test_a_stop_says_who_asked() -> None:
-    cluster = Cluster()
-    client = make_client(cluster)
-    call(client, "POST /stop")
-    call(client, "POST /stop", address=ADDRESS, headers=BEARER)
+    cluster = http.Cluster()
+    client = http.make_client(cluster)
+    http.call(client, "POST /stop")
+    http.call(client, "POST /stop", address=ADDRESS, headers=BEARER)
     assert cluster.stops == ["POST /stop from 127.0.0.1", f"POST /stop from {ADDRESS}"]
 
 
@@ -134,7 +68,7 @@ def test_a_stop_says_who_asked() -> None:
     [
         pytest.param(
             "GET /ready",
-            Cluster(missing={"node": "no CNI", "apiserver": "refused"}),
+            http.Cluster(missing={"node": "no CNI", "apiserver": "refused"}),
             {
                 "status": 503,
                 "detail": "the cluster is not ready",
@@ -143,33 +77,23 @@ def test_a_stop_says_who_asked() -> None:
             id="not ready",
         ),
         pytest.param(
-            "GET /kubeconfig",
-            Cluster(kubeconfig=None),
-            {
-                "status": 503,
-                "detail": "the certificates are not made yet",
-                "hint": "wait for /ready",
-            },
-            id="no certificates yet",
-        ),
-        pytest.param(
             "GET /status",
-            Cluster(failure=RuntimeError("oops")),
+            http.Cluster(failure=RuntimeError("oops")),
             {"status": 500, "detail": "RuntimeError: oops", "hint": BUG},
             id="a bug",
         ),
         pytest.param(
             "GET /status",
-            Cluster(failure=errors.CommandError("ctr", code=1, output="no")),
-            {"status": 500, "detail": "CommandError: `ctr` ended with 1: no", "hint": BUG},
+            http.Cluster(failure=errors.CommandError("ctr", code=1, output="no")),
+            {"status": 500, "detail": "`ctr` ended with 1: no"},
             id="an error whose code is not HTTP's",
         ),
     ],
 )
 def test_a_problem_is_told_as_json(
-    request_: str, cluster: Cluster, problem: dict[str, object]
+    request_: str, cluster: http.Cluster, problem: dict[str, object]
 ) -> None:
-    answer = call(make_client(cluster), request_)
+    answer = http.call(http.make_client(cluster), request_)
     assert answer.status_code == problem["status"]
     assert answer.content_type == "application/problem+json"
     assert json.loads(answer.text) == problem
@@ -191,8 +115,8 @@ def test_a_problem_is_told_as_json(
 def test_what_is_not_there_is_told_as_json_with_a_hint(
     request_: str, status: int, allowed: set[str] | None
 ) -> None:
-    cluster = Cluster()
-    answer = call(make_client(cluster), request_)
+    cluster = http.Cluster()
+    answer = http.call(http.make_client(cluster), request_)
     told = json.loads(answer.text)
     assert (answer.status_code, told["status"], told["hint"]) == (status, status, LOOK_AT_STATUS)
     assert answer.content_type == "application/problem+json"
@@ -218,7 +142,7 @@ def test_what_is_not_there_is_told_as_json_with_a_hint(
     ],
 )
 def test_the_cluster_answers_by_its_names(host: str) -> None:
-    assert call(make_client(), "GET /status", host=host).status_code == 200
+    assert http.call(http.make_client(), "GET /status", host=host).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -235,8 +159,8 @@ def test_the_cluster_answers_by_its_names(host: str) -> None:
 def test_the_cluster_answers_by_no_other_name_not_even_with_the_token(
     request_: str, host: str, shown: str
 ) -> None:
-    cluster = Cluster()
-    answer = call(make_client(cluster), request_, host=host, headers=BEARER)
+    cluster = http.Cluster()
+    answer = http.call(http.make_client(cluster), request_, host=host, headers=BEARER)
     assert answer.status_code == 403
     assert json.loads(answer.text) == {
         "status": 403,
@@ -248,7 +172,7 @@ def test_the_cluster_answers_by_no_other_name_not_even_with_the_token(
 
 @pytest.mark.parametrize("host", ["", "[", "[::1", ":", "///", "a b"])
 def test_a_host_that_is_none_is_refused(host: str) -> None:
-    answer = call(make_client(), "POST /stop", host=host)
+    answer = http.call(http.make_client(), "POST /stop", host=host)
     assert answer.status_code in (400, 403)
     assert answer.content_type == "application/problem+json"
 
@@ -294,8 +218,8 @@ def test_a_host_that_is_none_is_refused(host: str) -> None:
 def test_no_page_of_another_site_is_answered(
     request_: str, headers: dict[str, str], reason: str
 ) -> None:
-    cluster = Cluster()
-    answer = call(make_client(cluster), request_, headers=headers | BEARER)
+    cluster = http.Cluster()
+    answer = http.call(http.make_client(cluster), request_, headers=headers | BEARER)
     assert (answer.status_code, json.loads(answer.text)) == (
         403,
         {"status": 403, "detail": reason, "hint": OTHER_SITE},
@@ -313,30 +237,34 @@ def test_no_page_of_another_site_is_answered(
     ],
 )
 def test_own_pages_and_other_programs_are_answered(headers: dict[str, str]) -> None:
-    assert call(make_client(), "POST /stop", headers=headers).status_code == 202
+    assert http.call(http.make_client(), "POST /stop", headers=headers).status_code == 202
 
 
 def test_no_page_of_another_site_can_read_an_answer() -> None:
-    answer = call(make_client(), "GET /status")
+    answer = http.call(http.make_client(), "GET /status")
     assert "Access-Control-Allow-Origin" not in answer.headers
 
 
 # --- access: from where, with what
 
 OPEN = ("GET /livez", "GET /ready", "HEAD /ready")
-READABLE = ("GET /status", "GET /metrics")
-GUARDED = ("GET /kubeconfig", "POST /stop", "GET /nothing", "OPTIONS /stop")
-OK = {
-    "GET /livez": 200,
-    "GET /ready": 200,
-    "HEAD /ready": 200,
-    "GET /status": 200,
-    "GET /metrics": 200,
-    "GET /kubeconfig": 200,
-    "POST /stop": 202,
-    "GET /nothing": 404,
-    "OPTIONS /stop": 200,
-}
+READABLE = ("GET /status", "GET /metrics", "GET /openapi.json")
+GUARDED = (
+    "GET /kubeconfig",
+    "GET /settings",
+    "GET /logs",
+    "GET /logs/etcd",
+    "GET /events?follow=false",
+    "GET /images",
+    "GET /bundle",
+    "POST /apply",
+    "POST /images",
+    "POST /reset/default",
+    "POST /stop",
+    "GET /nothing",
+    "OPTIONS /stop",
+)
+OK = dict.fromkeys((*OPEN, *READABLE, *GUARDED), 200) | {"POST /stop": 202, "GET /nothing": 404}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -411,10 +339,10 @@ def test_who_may_call_what(
     token_required: bool,
     answered: set[str],
 ) -> None:
-    client = make_client(token_required=token_required)
+    client = http.make_client(token_required=token_required)
     headers = {} if caller.authorization is None else {"Authorization": caller.authorization}
     found = {
-        request: call(client, request, address=caller.address, headers=headers).status_code
+        request: http.call(client, request, address=caller.address, headers=headers).status_code
         for request in OK
     }
     assert found == {request: OK[request] if request in answered else 401 for request in OK}
@@ -431,16 +359,16 @@ def test_a_refusal_says_how_to_get_in(
     token_required: bool,
     problem: dict[str, object],
 ) -> None:
-    client = make_client(token_required=token_required)
-    answer = call(client, "POST /stop", address=ADDRESS)
+    client = http.make_client(token_required=token_required)
+    answer = http.call(client, "POST /stop", address=ADDRESS)
     assert (answer.status_code, answer.content_type) == (401, "application/problem+json")
     assert json.loads(answer.text) == problem
 
 
 def test_a_stranger_may_ask_for_a_head_of_what_he_may_read() -> None:
-    client = make_client()
+    client = http.make_client()
     found = {
-        path: call(client, f"HEAD {path}", address=ADDRESS).status_code
+        path: http.call(client, f"HEAD {path}", address=ADDRESS).status_code
         for path in ("/status", "/metrics", "/kubeconfig")
     }
     assert found == {"/status": 200, "/metrics": 200, "/kubeconfig": 401}

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import pathlib
 
 import pytest
 
-from p8s_supervisor import errors, health, report, shutdown, sidecar
+from p8s_supervisor import errors, health, report, shutdown, sidecar, watcher
 from tests import fakes
-
-
-def test_there_is_no_kubeconfig_before_the_pki(tmp_path: pathlib.Path) -> None:
-    assert sidecar.host_kubeconfig(fakes.make_context(tmp_path)) is None
-
-
-@pytest.mark.parametrize(
-    ("arguments", "server"),
-    [
-        pytest.param([], "https://127.0.0.1:6443", id="default"),
-        pytest.param(["--api-server=https://p8s.example"], "https://p8s.example", id="another URL"),
-    ],
-)
-def test_the_kubeconfig_is_for_the_host(
-    tmp_path: pathlib.Path, arguments: list[str], server: str
-) -> None:
-    run = fakes.make_context(tmp_path, *arguments)
-    run.admin = (b"the CA", b"the certificate", b"the key")
-    config = json.loads(sidecar.host_kubeconfig(run) or "")
-    assert config["clusters"][0]["cluster"]["server"] == server
-    user = config["users"][0]["user"]
-    assert base64.b64decode(user["client-key-data"]) == b"the key"
 
 
 def test_what_people_and_docker_wait_for(tmp_path: pathlib.Path) -> None:
@@ -114,8 +90,28 @@ def test_finish_keeps_the_exit_code_stops_all_and_lets_supervisord_go(
     run.stop_reason = "SIGTERM"
     monkeypatch.setattr(os, "kill", fakes.forbid)
     monkeypatch.setattr(shutdown, "stop", lambda _: ["stop drain: too slow"])
-    sidecar.finish(run)
+    sidecar.finish(run, health.Monitor(run))
     file = run.plan.paths.exit_code
     assert (file.read_text() if file.exists() else None) == written
     assert story == [*told, "stop: SIGTERM", "stop drain: too slow", "stopped"]
     assert supervisor.calls == [("shutdown", "")]
+
+
+def test_a_complete_start_is_noted_and_watched(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = fakes.Supervisor([fakes.running("etcd", pid=7)])
+    run = fakes.make_context(tmp_path, supervisor=supervisor, clock=fakes.Clock(3.75))
+    watched: list[object] = []
+    monkeypatch.setattr(watcher, "start", watched.append)
+    monitor = health.Monitor(run)
+    sidecar.begin_service(run, monitor)
+    assert run.plan.paths.ready.exists()
+    assert [(event.kind, event.data) for event in run.journal.read()] == [
+        ("ready", {"seconds": 3.75})
+    ]
+    assert watched == [run]
+    # A process that ends from now on is missed by nobody.
+    supervisor.now["etcd"] = fakes.running("etcd", pid=8)
+    monitor.note_restarts()
+    assert run.journal.read()[-1].kind == "restart"
