@@ -6,7 +6,7 @@ import collections.abc
 import dataclasses
 import threading
 
-from p8s_supervisor import components, kube, ports, processes, settings, status
+from p8s_supervisor import components, events, kube, ports, processes, settings, status
 
 
 @dataclasses.dataclass
@@ -21,6 +21,7 @@ class Context:
         versions: the components' versions, as the image has them.
         tell: prints one line of the story that `docker logs` shows.
         token: what callers of the HTTP API show who are not on the host.
+        journal: what happened, for readers of the HTTP API.
         stop: set once, by whatever asks for the stop first.
         stop_reason: who that was.
         failure: what ended the start; None as long as nothing did.
@@ -40,6 +41,7 @@ class Context:
     versions: dict[str, str]
     tell: collections.abc.Callable[[str], None]
     token: str
+    journal: events.Journal = dataclasses.field(default_factory=events.Journal)
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     stop_reason: str = ""
     failure: Exception | None = None
@@ -55,10 +57,13 @@ class Context:
         """Ask for the stop; the first reason is kept."""
         if not self.stop.is_set():
             self.stop_reason = reason
+            # Before the flag, at which readers of the journal end.
+            self.journal.record("stop", f"stop: {reason}", reason=reason)
             self.stop.set()
 
     def fail(self, error: Exception) -> None:
         """Keep what ended the start, and ask for the stop; the first failure is kept."""
         if self.failure is None and not self.stop.is_set():
             self.failure = error
+            self.journal.record("failure", f"the start failed: {error}", error=str(error))
             self.request_stop("the start failed")

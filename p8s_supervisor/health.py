@@ -36,10 +36,34 @@ class Monitor:
     def restarts(self, process: processes.Process) -> int:
         """How often a process has been seen to be another one than before."""
         with self._lock:
-            seen = self._pids.setdefault(process.name, set())
-            if process.pid:
-                seen.add(process.pid)
-            return max(0, len(seen) - 1)
+            return self._count(process)
+
+    def _count(self, process: processes.Process) -> int:
+        seen = self._pids.setdefault(process.name, set())
+        if process.pid and process.pid not in seen:
+            seen.add(process.pid)
+            if len(seen) > 1:
+                self._run.journal.record(
+                    "restart",
+                    f"{process.name}: started again as process {process.pid}",
+                    component=process.name,
+                    kind="process",
+                    restarts=len(seen) - 1,
+                )
+        return max(0, len(seen) - 1)
+
+    def note_restarts(self) -> None:
+        """Tell the journal of processes that are others than before; see `restarts`."""
+        with self._lock:
+            self._note_restarts()
+
+    def _note_restarts(self) -> None:
+        try:
+            found = self._run.supervisor.list_processes()
+        except OSError:
+            return  # the conditions say so
+        for process in found:
+            self._count(process)
 
     def missing(self) -> dict[str, str]:
         """What is missing for readiness: condition → reason; empty when the cluster is ready."""
@@ -60,10 +84,12 @@ class Monitor:
                 self.counters.probe_failures += any(conditions.values())
                 self.counters.dns_failures += bool(conditions.get("cluster-dns"))
                 for name, reason in conditions.items():
-                    self._run.timeline.mark(name, holds=reason is None)
+                    self._run.timeline.mark(name, holds=reason is None, reason=reason or "")
                 self._missing = {
                     name: reason for name, reason in conditions.items() if reason is not None
                 }
+                if self._run.state == status.State.READY:
+                    self._note_restarts()
                 self._looked_at = time.monotonic()
             return dict(self._missing)
 

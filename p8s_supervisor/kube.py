@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import json
 import pathlib
 import threading
@@ -36,11 +37,21 @@ class Client:
         self._server = server
         self._ca, self._certificate = str(ca), (str(certificate), str(key))
         self._local = threading.local()
+        self._generation = 0
+
+    def forget_connections(self) -> None:
+        """Use no connection again that was made before: its certificate has been renewed.
+
+        kube-apiserver looks at a client's certificate at each request, not only at the first.
+        """
+        self._generation += 1
 
     @property
     def _session(self) -> requests.Session:
-        if not hasattr(self._local, "session"):
+        if getattr(self._local, "generation", None) != self._generation:
             import requests
+
+            self._local.generation = self._generation
 
             session = requests.Session()
             session.verify, session.cert = self._ca, self._certificate
@@ -96,6 +107,43 @@ class Client:
             KubeError: see `request`.
         """
         return typing.cast("Object", json.loads(self.request("GET", path, params=params or None)))
+
+    def watch(
+        self, path: str, *, resource_version: str, seconds: int, **params: str
+    ) -> collections.abc.Iterator[Object]:
+        """What changes in a list from a version on: objects with `type` and `object`.
+
+        Ends when the apiserver ends it, after `seconds` at the latest.
+
+        Args:
+            path: of the list.
+            resource_version: of the list, as `metadata.resourceVersion` has it.
+            seconds: how long the apiserver keeps it open.
+            params: more of the query, such as a field selector.
+
+        Raises:
+            KubeError: no answer, one that says no (410: the version is too old), or a connection
+                that broke. The apiserver can also say no within the stream: type ERROR.
+        """
+        import requests
+
+        query = {
+            "watch": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(seconds),
+            **params,
+        }
+        try:
+            with self._session.get(
+                self._server + path, params=query, stream=True, timeout=(5, seconds + 30)
+            ) as answer:
+                if not answer.ok:
+                    raise errors.KubeError(_message(answer), status=answer.status_code)
+                for line in answer.iter_lines():
+                    if line:
+                        yield json.loads(line)
+        except (requests.RequestException, json.JSONDecodeError) as error:
+            raise errors.KubeError(_root_cause(error), status=0) from error
 
     def delete(self, path: str, *, body: Object | None = None) -> None:
         """DELETE an object; one that is gone already is no error.

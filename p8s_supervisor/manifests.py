@@ -7,7 +7,7 @@ import pathlib
 import string
 import typing
 
-from p8s_supervisor import components
+from p8s_supervisor import audit, components
 
 DIRECTORY = pathlib.Path(__file__).parent / "manifests"
 NODE_IMAGE = "p8s.local/node:1"
@@ -16,6 +16,9 @@ NODE_IMAGE = "p8s.local/node:1"
 def values(plan: components.Plan) -> dict[str, str]:
     """What the $NAMES in the manifests stand for."""
     chosen = plan.settings
+    audit_mounts, audit_volumes = audit.mounts(
+        chosen.audit, policy=plan.paths.audit_policy, log=plan.paths.audit_log
+    )
     return {
         "NODE_IMAGE": NODE_IMAGE,
         "PKI": str(plan.paths.pki),
@@ -25,6 +28,8 @@ def values(plan: components.Plan) -> dict[str, str]:
         "KUBE_APISERVER": json.dumps(components.kube_apiserver(plan)),
         "KUBE_CONTROLLER_MANAGER": json.dumps(components.kube_controller_manager(plan)),
         "KUBE_SCHEDULER": json.dumps(components.kube_scheduler(plan)),
+        "AUDIT_MOUNTS": audit_mounts,
+        "AUDIT_VOLUMES": audit_volumes,
         "API_PORT": str(chosen.api_port),
         "POD_CIDR": str(chosen.pod_cidr),
         "CLUSTER_DOMAIN": chosen.cluster_domain,
@@ -50,12 +55,19 @@ def static_pod(name: str, names: dict[str, str]) -> str:
 
 def add_ons(names: dict[str, str]) -> list[dict[str, typing.Any]]:
     """The objects to apply, in order."""
+    return [document for found in add_ons_by_file(names).values() for document in found]
+
+
+def add_ons_by_file(names: dict[str, str]) -> dict[str, list[dict[str, typing.Any]]]:
+    """The objects to apply, in order, under the names of their files."""
     import yaml  # late: not needed before the apiserver answers
 
     loader: typing.Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return [
-        document
+    return {
+        file.name: [
+            document
+            for document in yaml.load_all(render(file, names), Loader=loader)
+            if document is not None
+        ]
         for file in sorted(DIRECTORY.glob("add-ons/*.yaml"))
-        for document in yaml.load_all(render(file, names), Loader=loader)
-        if document is not None
-    ]
+    }

@@ -13,6 +13,15 @@ import prometheus_client.registry
 from p8s_supervisor import context, errors, health, kube, probes, status
 
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
+# pupernetes' names of the same figures, for dashboards that have them: theirs → ours.
+PUPERNETES_METRICS = {
+    "pupernetes_ready": "p8s_ready",
+    "pupernetes_version": "p8s_info",
+    "pupernetes_dns_failures": "p8s_dns_failures_total",
+    "pupernetes_kubelet_probe_failures": "p8s_probe_failures_total",
+    "pupernetes_kubelet_api_pods_running": "p8s_running_pods",
+    "pupernetes_kubelet_logs_pods_running": "p8s_logged_pods",
+}
 
 
 def components(run: context.Context, monitor: health.Monitor) -> list[status.Component]:
@@ -85,6 +94,16 @@ class _Collector(prometheus_client.registry.Collector):
         self._run, self._monitor = run, monitor
 
     def collect(self) -> typing.Iterator[prometheus_client.core.Metric]:
+        found = list(self._collect_own())
+        yield from found
+        samples = {sample.name: sample for family in found for sample in family.samples}
+        for alias, own in PUPERNETES_METRICS.items():
+            # Untyped: as counters their names would have to end in _total, which pupernetes' do not.
+            family = prometheus_client.core.UntypedMetricFamily(alias, f"The same as {own}.")
+            family.add_sample(alias, samples[own].labels, samples[own].value)
+            yield family
+
+    def _collect_own(self) -> typing.Iterator[prometheus_client.core.Metric]:
         gauge = prometheus_client.core.GaugeMetricFamily
         counter = prometheus_client.core.CounterMetricFamily
         run, counters = self._run, self._monitor.counters
@@ -105,14 +124,29 @@ class _Collector(prometheus_client.registry.Collector):
         )
         yield counter("p8s_dns_failures", "Cluster DNS did not answer.", counters.dns_failures)
         pods = _pods(run, "/api/v1/pods")
-        running = sum(pod.get("status", {}).get("phase") == "Running" for pod in pods)
-        yield gauge("p8s_running_pods", "Pods in phase Running, by the API.", value=running)
+        running = [pod for pod in pods if pod.get("status", {}).get("phase") == "Running"]
+        yield gauge("p8s_running_pods", "Pods in phase Running, by the API.", value=len(running))
+        yield gauge(
+            "p8s_logged_pods",
+            "Pods in phase Running, by the logs that kubelet keeps of them.",
+            value=count_logged(run.plan.paths.pod_logs, running),
+        )
         restarts = counter(
             "p8s_component_restarts", "Restarts of components.", labels=["component", "kind"]
         )
         for component in components(run, self._monitor):
             restarts.add_metric([component.name, component.kind], component.restarts)
         yield restarts
+
+
+def count_logged(logs: pathlib.Path, pods: list[kube.Object]) -> int:
+    """How many of some pods have a directory with logs, which kubelet names NAMESPACE_NAME_UID.
+
+    The UID is left aside: a static pod's is another one in the API.
+    """
+    found = {directory.name.rpartition("_")[0] for directory in logs.glob("*_*_*")}
+    names = {f"{pod['metadata']['namespace']}_{pod['metadata']['name']}" for pod in pods}
+    return len(found & names)
 
 
 def metrics(run: context.Context, monitor: health.Monitor) -> str:

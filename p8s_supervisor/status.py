@@ -9,6 +9,18 @@ import enum
 import pathlib
 import threading
 import time
+import typing
+
+
+class Listener(typing.Protocol):
+    """Is told what a timeline notes, as soon as it does; `events.Journal.record` is one."""
+
+    def __call__(self, kind: str, message: str, /, **data: typing.Any) -> None:
+        """Told the kind ("phase" or "condition"), a sentence, and the same for programs."""
+
+
+def ignore(_kind: str, _message: str, /, **_data: typing.Any) -> None:
+    """The listener of a timeline that nobody listens to."""
 
 
 class State(enum.StrEnum):
@@ -72,10 +84,12 @@ class Timeline:
             time.CLOCK_BOOTTIME
         ),
         wall_clock: collections.abc.Callable[[], float] = time.time,
+        listener: Listener = ignore,
     ) -> None:
         self._origin = origin
         self._clock = clock
         self._wall_clock = wall_clock
+        self._listener = listener
         self._started_at = wall_clock() - self.now()
         self._lock = threading.Lock()
         self._phases: list[Phase] = []
@@ -99,18 +113,37 @@ class Timeline:
         phase = Phase(name, self.now())
         with self._lock:
             self._phases.append(phase)
+        self._listener("phase", f"{name}: begun", phase=name, state="begun")
         try:
             yield phase
         finally:
             phase.duration = self.now() - phase.start
+            seconds = round(phase.duration, 3)
+            self._listener(
+                "phase",
+                f"{name}: ended after {seconds:.2f} s",
+                phase=name,
+                state="ended",
+                duration=seconds,
+            )
 
-    def mark(self, condition: str, *, holds: bool) -> None:
-        """Note when a condition turned true; a condition that fell is noted anew."""
+    def mark(self, condition: str, *, holds: bool, reason: str = "") -> None:
+        """Note when a condition turned true; a condition that fell is noted anew.
+
+        Args:
+            condition: its name.
+            holds: whether it holds now.
+            reason: why it does not.
+        """
         with self._lock:
-            if not holds:
-                self._turned_true.pop(condition, None)
-            elif condition not in self._turned_true:
+            if (condition in self._turned_true) == holds:
+                return
+            if holds:
                 self._turned_true[condition] = self.now()
+            else:
+                del self._turned_true[condition]
+        told = f"{condition}: holds" if holds else f"{condition}: does not hold any more: {reason}"
+        self._listener("condition", told, condition=condition, holds=holds, reason=reason)
 
     def phases(self) -> list[Phase]:
         """The phases so far, oldest first."""

@@ -132,11 +132,16 @@ class KubeClient(kube.Client):
     Attributes:
         answers: "METHOD PATH" → the answers in turn; the last one is given ever after.
         requests: what was asked.
+        forgotten: how often its connections were.
     """
 
     def __init__(self, answers: collections.abc.Mapping[str, list[Answer]]) -> None:
         self.answers = {asked: list(given) for asked, given in answers.items()}
         self.requests: list[Request] = []
+        self.forgotten = 0
+
+    def forget_connections(self) -> None:
+        self.forgotten += 1
 
     def request(
         self,
@@ -154,6 +159,14 @@ class KubeClient(kube.Client):
         if isinstance(answer, Exception):
             raise answer
         return answer if isinstance(answer, str) else json.dumps(answer)
+
+    def watch(
+        self, path: str, *, resource_version: str, seconds: int, **params: str
+    ) -> collections.abc.Iterator[kube.Object]:
+        """Gives the items of the answer to "WATCH PATH", then ends; see `kube.Client.watch`."""
+        given = {"resourceVersion": resource_version, **params}
+        answer = json.loads(self.request("WATCH", path, params=given, seconds=seconds))
+        yield from answer["items"]
 
     @property
     def asked(self) -> list[str]:

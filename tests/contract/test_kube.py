@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import datetime
+import http.server
 import json
 import pathlib
 import ssl
@@ -125,6 +126,20 @@ def test_a_client_can_be_shared_between_threads(server: fakes.Server, client: ku
     assert found == [{"major": "1"}] * 4
 
 
+def test_forgotten_connections_are_not_used_again(
+    server: fakes.Server, client: kube.Client, crypto: pathlib.Path
+) -> None:
+    """kube-apiserver looks at the connection's certificate at each request."""
+    server.answers["GET /version"] = fakes.HttpAnswer(200, '{"major": "1"}')
+    client.get("/version")
+    before = client._session
+    assert client._session is before
+    client.forget_connections()
+    assert client._session is not before
+    before.close()
+    assert client.get("/version") == {"major": "1"}
+
+
 # --- errors
 
 
@@ -201,6 +216,91 @@ def test_delete(server: fakes.Server, client: kube.Client, status: int, raised: 
     except errors.KubeError as error:
         found = error.status
     assert found == raised
+
+
+# --- watch
+
+POD_WATCH = "/api/v1/pods?watch=true&resourceVersion=7&timeoutSeconds=60&fieldSelector=a%3Db"
+Chunks = collections.abc.Iterable[str]
+
+
+def send_chunks(handler: http.server.BaseHTTPRequestHandler, chunks: Chunks) -> None:
+    """An answer in pieces, as the apiserver streams a watch."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    for chunk in chunks:
+        handler.wfile.write(f"{len(chunk):x}\r\n{chunk}\r\n".encode())
+        handler.wfile.flush()
+
+
+def watch_pods(client: kube.Client) -> collections.abc.Iterator[kube.Object]:
+    return client.watch("/api/v1/pods", resource_version="7", seconds=60, fieldSelector="a=b")
+
+
+def test_a_watch_gives_each_change_as_soon_as_it_comes(
+    server: fakes.Server, client: kube.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = threading.Event()
+    asked: list[str] = []
+
+    def stream() -> Chunks:
+        yield '{"type": "ADDED", "object": {"n": 1}}\n'
+        yield '{"type": "MODIFIED", "obj'
+        yield 'ect": {"n": 2}}\n'
+        assert seen.wait(timeout=30)  # the client has both while the answer goes on
+        yield '{"type": "DELETED", "object": {"n": 3}}\n{"type": "ADDED", "object": {"n": 4}}\n'
+        yield ""
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        send_chunks(handler, stream())
+
+    monkeypatch.setattr(server, "answer", answer)
+    numbers = []
+    for change in watch_pods(client):
+        numbers.append(change["object"]["n"])
+        if numbers == [1, 2]:
+            seen.set()
+    assert (numbers, asked) == ([1, 2, 3, 4], [POD_WATCH])
+
+
+def test_a_watch_that_is_refused_is_an_error(server: fakes.Server, client: kube.Client) -> None:
+    server.answers[f"GET {POD_WATCH}"] = fakes.HttpAnswer(410, '{"message": "too old"}')
+    with pytest.raises(errors.KubeError) as caught:
+        list(watch_pods(client))
+    assert (caught.value.message, caught.value.status) == ("too old", 410)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param("", id="between two changes"),
+        pytest.param('{"type": "ADD', id="within a change"),
+    ],
+)
+def test_a_watch_whose_connection_breaks_is_an_error(
+    server: fakes.Server, client: kube.Client, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        first = '{"type": "ADDED", "object": {}}\n'
+        send_chunks(handler, [first, rest] if rest else [first])
+        handler.close_connection = True
+
+    monkeypatch.setattr(server, "answer", answer)
+    found = watch_pods(client)
+    assert next(found)["type"] == "ADDED"
+    with pytest.raises(errors.KubeError) as caught:
+        list(found)
+    assert caught.value.status == 0
+
+
+def test_a_watch_of_nobody_is_an_error(connect: Connect) -> None:
+    client = connect(f"https://127.0.0.1:{fakes.free_port()}")
+    with pytest.raises(errors.KubeError) as caught:
+        list(watch_pods(client))
+    assert (caught.value.message, caught.value.status) == ("[Errno 111] Connection refused", 0)
 
 
 # --- the apiserver's readiness, as kube-apiserver 1.37 words it

@@ -143,6 +143,8 @@ def test_a_running_phase_has_no_duration_yet(run: context.Context, monitor: heal
 
 
 def test_metrics(run: context.Context, monitor: health.Monitor) -> None:
+    for directory in ("kube-system_coredns-1_0f1", "default_broken_1a2", "default_gone_2b3"):
+        (run.plan.paths.pod_logs / directory).mkdir(parents=True)
     samples = [
         line for line in report.metrics(run, monitor).splitlines() if not line.startswith("#")
     ]
@@ -155,10 +157,29 @@ def test_metrics(run: context.Context, monitor: health.Monitor) -> None:
         "p8s_probe_failures_total 2.0",
         "p8s_dns_failures_total 1.0",
         "p8s_running_pods 2.0",
+        "p8s_logged_pods 1.0",
         'p8s_component_restarts_total{component="etcd",kind="process"} 0.0',
         'p8s_component_restarts_total{component="kubelet",kind="process"} 0.0',
         'p8s_component_restarts_total{component="coredns-1",kind="pod"} 2.0',
+        "pupernetes_ready 1.0",
+        'pupernetes_version{etcd="3.6.16",kubernetes="v1.37.2"} 1.0',
+        "pupernetes_dns_failures 1.0",
+        "pupernetes_kubelet_probe_failures 2.0",
+        "pupernetes_kubelet_api_pods_running 2.0",
+        "pupernetes_kubelet_logs_pods_running 1.0",
     ]
+
+
+def test_each_name_of_pupernetes_is_that_of_a_metric_of_ours(
+    run: context.Context, monitor: health.Monitor
+) -> None:
+    samples = {
+        line.split(" ")[0].partition("{")[0]: line.split(" ")[-1]
+        for line in report.metrics(run, monitor).splitlines()
+        if not line.startswith("#")
+    }
+    theirs = {name: samples[name] for name in report.PUPERNETES_METRICS}
+    assert theirs == {name: samples[own] for name, own in report.PUPERNETES_METRICS.items()}
 
 
 def test_metrics_say_when_the_cluster_is_not_ready(

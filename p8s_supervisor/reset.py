@@ -1,0 +1,173 @@
+"""Back to the beginning: the add-ons applied again, or a namespace emptied."""
+
+from __future__ import annotations
+
+import re
+import time
+import typing
+
+from p8s_supervisor import context, errors, kube, manifests, sweep, wait
+
+SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease")
+# What the API server itself calls a namespace's name: a DNS label.
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+# How long a namespace may take to get empty beyond its pods' grace, and at most.
+SECONDS = 30.0
+LONGEST_SECONDS = 300.0
+# How long the operators of custom resources get for their finalizers before they are deleted too.
+OPERATOR_SECONDS = 10.0
+
+Clock = wait.Clock
+
+
+def apply(run: context.Context) -> list[str]:
+    """Server-side apply of every add-on again: what was deleted comes back, what was changed too.
+
+    Returns:
+        The objects, such as `Deployment kube-system/coredns`.
+
+    Raises:
+        RequestError: 503, there is no apiserver to ask; 502, some objects could not be applied,
+            with each of them.
+    """
+    client = _client(run)
+    applied, failed = [], []
+    for file, objects in manifests.add_ons_by_file(manifests.values(run.plan)).items():
+        for manifest in objects:
+            name = _describe(manifest)
+            try:
+                client.apply(manifest)
+            except errors.KubeError as error:
+                if error.status == 0:
+                    raise _unavailable(error.message) from error
+                failed.append(f"{file}: {name}: {error.message}")
+            else:
+                applied.append(name)
+    if failed:
+        raise errors.RequestError(
+            f"{len(failed)} of {len(failed) + len(applied)} objects could not be applied: "
+            + "; ".join(failed),
+            status=502,
+            hint="the others were applied; GET /logs/kube-apiserver says more",
+        )
+    run.journal.record(
+        "apply", f"{len(applied)} objects of the add-ons applied", applied=len(applied)
+    )
+    return applied
+
+
+def _describe(manifest: kube.Object) -> str:
+    metadata = manifest["metadata"]
+    name = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
+    return f"{manifest['kind']} {name}"
+
+
+def _client(run: context.Context) -> kube.Client:
+    if run.client is None:
+        raise _unavailable("it is not started yet")
+    return run.client
+
+
+def _unavailable(reason: str) -> errors.RequestError:
+    return errors.RequestError(
+        f"kube-apiserver does not answer: {reason}", status=503, hint="wait for /ready"
+    )
+
+
+def reset(run: context.Context, namespace: str, *, clock: Clock = time) -> list[str]:
+    """Delete everything in a namespace, and wait until it is gone; the namespace itself stays.
+
+    Custom resources go first, while their operators still run. Pods get their grace.
+
+    Args:
+        run: the context.
+        namespace: its name.
+        clock: time, or a fake in tests.
+
+    Returns:
+        What was deleted, such as `pods/web`.
+
+    Raises:
+        RequestError: 403, a namespace of the system; 404, there is no such namespace; 503, there is
+            no apiserver to ask; 504, something is left, with each object and why.
+    """
+    client = _client(run)
+    try:
+        _check(client, namespace)
+        return _reset(run, sweep.Sweep(client, namespace), namespace, clock)
+    except errors.CancelledError as error:
+        raise errors.RequestError(error.message, status=503) from error
+    except errors.KubeError as error:
+        if error.status == 0:
+            raise _unavailable(error.message) from error
+        raise
+
+
+def _check(client: kube.Client, namespace: str) -> None:
+    if namespace in SYSTEM_NAMESPACES:
+        raise errors.RequestError(
+            f"{namespace} holds the cluster itself",
+            status=403,
+            hint="POST /apply puts the add-ons back as they were",
+        )
+    # Nothing else goes into a path.
+    missing = not NAME.fullmatch(namespace)
+    if not missing:
+        try:
+            client.get(f"/api/v1/namespaces/{namespace}")
+        except errors.KubeError as error:
+            if error.status != 404:
+                raise
+            missing = True
+    if missing:
+        raise errors.RequestError(
+            f"there is no namespace {namespace!r}",
+            status=404,
+            hint="`kubectl get namespaces` lists them",
+        )
+
+
+def _reset(run: context.Context, sweeping: sweep.Sweep, namespace: str, clock: Clock) -> list[str]:
+    sweeping.discover()
+    for said in sweeping.silent:
+        run.tell(f"reset {namespace}: skipped, its server does not answer: {said}")
+    if any(resource.is_custom for resource in sweeping.resources):
+        try:
+            _await(run, sweeping, OPERATOR_SECONDS, clock, custom_only=True)
+        except errors.WaitTimeoutError:
+            run.tell(f"reset {namespace}: custom resources are left, going on with the rest")
+    sweeping.go_on()
+    seconds = min(LONGEST_SECONDS, SECONDS + sweeping.grace)
+    try:
+        _await(run, sweeping, seconds, clock)
+    except errors.WaitTimeoutError as error:
+        raise errors.RequestError(
+            f"after {seconds:g} s there is still left in {namespace}: {error.reason}",
+            status=504,
+            hint="an object with finalizers waits for whoever set them: start that again, or "
+            'take them off with `kubectl patch … --type=merge -p \'{"metadata":{"finalizers":null}}\'`',
+        ) from error
+    for name, why in sweeping.refused.items():
+        run.tell(f"reset {namespace}: {name}: {why}")
+    deleted = sorted(sweeping.deleted)
+    run.journal.record(
+        "reset",
+        f"{namespace}: {len(deleted)} objects deleted",
+        namespace=namespace,
+        deleted=len(deleted),
+        skipped=[*sweeping.silent, *(f"{name}: {why}" for name, why in sweeping.refused.items())],
+    )
+    return deleted
+
+
+def _await(
+    run: context.Context, sweeping: sweep.Sweep, seconds: float, clock: Clock, **which: typing.Any
+) -> None:
+    wait.until(
+        lambda: sweeping.go_on(**which),
+        awaited="an empty namespace",
+        seconds=seconds,
+        interval=0.3,
+        cancelled=run.stop.is_set,
+        clock=clock,
+    )
