@@ -144,7 +144,7 @@ COPY --from=python /out/usr /usr
 COPY --from=facts /facts /usr/share/p8s
 WORKDIR /usr/local/lib/python3.13/dist-packages/p8s_supervisor
 COPY p8s_supervisor/manifests/ manifests/
-COPY p8s_supervisor/__init__.py p8s_supervisor/commands.py p8s_supervisor/components.py p8s_supervisor/credentials.py \
+COPY p8s_supervisor/__init__.py p8s_supervisor/audit.py p8s_supervisor/commands.py p8s_supervisor/components.py p8s_supervisor/credentials.py \
      p8s_supervisor/dns.py p8s_supervisor/errors.py p8s_supervisor/etcd.py p8s_supervisor/files.py \
      p8s_supervisor/kube.py p8s_supervisor/kubeconfig.py p8s_supervisor/make_seed.py p8s_supervisor/manifests.py \
      p8s_supervisor/node.py p8s_supervisor/parsers.py p8s_supervisor/paths.py p8s_supervisor/pki.py \

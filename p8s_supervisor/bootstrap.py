@@ -10,6 +10,7 @@ import pathlib
 import threading
 
 from p8s_supervisor import (
+    audit,
     commands,
     components,
     content,
@@ -138,6 +139,7 @@ def write_configuration(run: context.Context) -> None:
     resolv = network.set_up(plan, own_resolv_conf=pathlib.Path("/etc/resolv.conf"))
     files.write(plan.paths.resolv_conf, resolv)
     files.write(plan.paths.kubelet_config, json.dumps(components.kubelet_config(plan), indent=2))
+    audit.write_policy(plan.paths.audit_policy, plan.settings.audit)
     # A start of its own for each static pod, see STEPS: what an earlier start left goes first.
     for manifest in plan.paths.static_pods.glob("*.yaml"):
         manifest.unlink()

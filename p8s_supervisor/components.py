@@ -11,7 +11,7 @@ import shlex
 import typing
 import urllib.parse
 
-from p8s_supervisor import node, paths, pki, settings
+from p8s_supervisor import audit, node, paths, pki, settings
 
 BIN = "/usr/local/bin"
 ETCD_URL = "https://127.0.0.1:2379"
@@ -31,8 +31,13 @@ class Plan:
     paths: paths.Paths
 
 
-def leaves(plan: Plan) -> list[pki.Leaf]:
-    """The certificates that the components need, at each start anew."""
+def leaves(plan: Plan, names: tuple[str, ...] = ()) -> list[pki.Leaf]:
+    """The certificates that the components need, at each start anew.
+
+    Args:
+        plan: settings and facts.
+        names: more names for kube-apiserver's certificate, see `users.kubeconfig_for`.
+    """
     node_name, address = plan.settings.node_name, plan.facts.address
     domain = plan.settings.cluster_domain
     server = urllib.parse.urlsplit(plan.settings.host_server).hostname or ""
@@ -48,6 +53,7 @@ def leaves(plan: Plan) -> list[pki.Leaf]:
         plan.settings.kubernetes_service_ip,
         server,
         *plan.settings.extra_sans,
+        *names,
     )
     local = ("localhost", "127.0.0.1")
     cluster, etcd, proxy = pki.CLUSTER, pki.ETCD, pki.FRONT_PROXY
@@ -89,8 +95,13 @@ def leaves(plan: Plan) -> list[pki.Leaf]:
             common_name="system:kube-controller-manager",
             sans=local,
         ),
+        # In a directory of its own, which its pod mounts: of a mounted file a renewal is not seen.
         pki.Leaf(
-            name="scheduler", authority=cluster, common_name="system:kube-scheduler", sans=local
+            name="scheduler",
+            folder="scheduler",
+            authority=cluster,
+            common_name="system:kube-scheduler",
+            sans=local,
         ),
         pki.Leaf(
             name="admin",
@@ -104,7 +115,8 @@ def leaves(plan: Plan) -> list[pki.Leaf]:
     ]
 
 
-# The leaves that have a kubeconfig, with its file's name.
+# The leaves that have a kubeconfig, with its file's name. The administrator's is inline; the
+# others name files, which client-go reads again.
 KUBECONFIGS = {
     "kubelet-client": "kubelet.conf",
     "controller-manager": "controller-manager.conf",
@@ -199,6 +211,7 @@ def kube_apiserver(plan: Plan) -> list[str]:
         f"--service-account-issuer=https://kubernetes.default.svc.{chosen.cluster_domain}",
         f"--service-account-key-file={kept}/sa.pub",
         f"--service-account-signing-key-file={kept}/sa.key",
+        *audit.flags(chosen.audit, policy=plan.paths.audit_policy, log=plan.paths.audit_log),
         f"--v={chosen.verbosity}",
     ]
 
@@ -245,8 +258,8 @@ def kube_scheduler(plan: Plan) -> list[str]:
         f"--authentication-kubeconfig={own}",
         f"--authorization-kubeconfig={own}",
         "--bind-address=127.0.0.1",
-        f"--tls-cert-file={plan.paths.pki}/scheduler.crt",
-        f"--tls-private-key-file={plan.paths.pki}/scheduler.key",
+        f"--tls-cert-file={plan.paths.pki}/scheduler/scheduler.crt",
+        f"--tls-private-key-file={plan.paths.pki}/scheduler/scheduler.key",
         "--leader-elect=false",
         *CLIENT_LIMITS,
         "--profiling=false",

@@ -11,12 +11,12 @@ import urllib.parse
 NODE_PORTS = (2379, 2380, 10248, 10249, 10250, 10256, 10257, 10259)
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from `90`, `90s`, `5m`, `1h30m`.
+    """Seconds from `90`, `90s`, `5m`, `1h30m`, `30d`.
 
     Raises:
         ValueError: it is none of these.
@@ -25,6 +25,19 @@ def parse_duration(text: str) -> float:
     if not text or "".join(part[0] for part in parts) != text:
         raise ValueError("not a duration such as 90s, 5m or 1h30m")
     return sum(float(part[1]) * _DURATION_UNITS[part[2]] for part in parts)
+
+
+def parse_cert_lifetime(text: str) -> float:
+    """How long the components' certificates are good for, in seconds.
+
+    Raises:
+        ValueError: not a duration from 2 min, below which there is no time to take a new one over,
+            to the 10 years of the CAs.
+    """
+    seconds = parse_duration(text)
+    if not 120 <= seconds <= 3650 * 86400:
+        raise ValueError("not from 2m to 3650d")
+    return seconds
 
 
 def parse_port(text: str) -> int:

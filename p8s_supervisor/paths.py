@@ -35,6 +35,11 @@ class Paths:
         return self.state / "pki"
 
     @property
+    def api_names(self) -> pathlib.Path:
+        """Names that kubeconfigs were asked for with: kube-apiserver's certificate keeps them."""
+        return self.state / "api-names.json"
+
+    @property
     def etcd_data(self) -> pathlib.Path:
         """etcd's data directory."""
         return self.state / "etcd"
@@ -73,6 +78,11 @@ class Paths:
     def kubelet_config(self) -> pathlib.Path:
         """KubeletConfiguration."""
         return self.kubernetes / "kubelet.yaml"
+
+    @property
+    def audit_policy(self) -> pathlib.Path:
+        """What kube-apiserver's audit log holds."""
+        return self.kubernetes / "audit-policy.yaml"
 
     @property
     def cni_config(self) -> pathlib.Path:
@@ -142,6 +152,11 @@ class Paths:
     def logs(self) -> pathlib.Path:
         """Logs of the supervised components, rotated by supervisord."""
         return self.root / "var/log/p8s"
+
+    @property
+    def audit_log(self) -> pathlib.Path:
+        """kube-apiserver's audit log, rotated by itself; only there with the setting `audit`."""
+        return self.logs / "audit.log"
 
     @property
     def pod_logs(self) -> pathlib.Path:

@@ -2,7 +2,7 @@
 
 EC P-256 throughout. Python 3.13's TLS is strict (RFC 5280): every certificate carries AKI, SKI
 and keyUsage. CAs are kept in the state volume; leaves are made anew at each start, so that they
-follow the container's address and never get old.
+follow the container's address, and while the cluster runs (`renewal`), so that they never get old.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ class Leaf:
 
     Attributes:
         name: its file's name, without suffix.
+        folder: below the PKI's directory, where a pod may see these files and no others.
         authority: the CA that signs it, a key of `AUTHORITIES`.
         common_name: the user, for Kubernetes.
         organization: the group, for Kubernetes; empty for none.
+        groups: more of them.
         sans: names and addresses; with any, it is good for servers.
         client: whether it is good for clients.
     """
@@ -45,9 +47,16 @@ class Leaf:
     name: str
     authority: str
     common_name: str
+    folder: str = ""
     organization: str = ""
+    groups: tuple[str, ...] = ()
     sans: tuple[str, ...] = ()
     client: bool = True
+
+    @property
+    def stem(self) -> str:
+        """The path of its files below the PKI's directory, without suffix."""
+        return f"{self.folder}/{self.name}" if self.folder else self.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +97,7 @@ def _builder(
     subject: x509.Name,
     issuer: x509.Name,
     key: ec.EllipticCurvePrivateKey,
-    lifetime: datetime.timedelta,
+    end: datetime.datetime,
     now: datetime.datetime,
 ) -> x509.CertificateBuilder:
     return (
@@ -98,7 +107,7 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + lifetime)
+        .not_valid_after(end)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
@@ -122,7 +131,7 @@ def make_authority(common_name: str, *, now: datetime.datetime) -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     builder = (
-        _builder(name, name, key, CA_LIFETIME, now)
+        _builder(name, name, key, now + CA_LIFETIME, now)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(authority=True), critical=True)
         .add_extension(
@@ -132,17 +141,24 @@ def make_authority(common_name: str, *, now: datetime.datetime) -> Pair:
     return Pair(builder.sign(key, hashes.SHA256()), key)
 
 
-def make_leaf(leaf: Leaf, authority: Pair, *, now: datetime.datetime) -> Pair:
-    """A certificate signed by a CA."""
+def make_leaf(
+    leaf: Leaf,
+    authority: Pair,
+    *,
+    now: datetime.datetime,
+    lifetime: datetime.timedelta = LEAF_LIFETIME,
+) -> Pair:
+    """A certificate signed by a CA, which it does not outlive."""
+    end = min(now + lifetime, authority.certificate.not_valid_after_utc)
     key = ec.generate_private_key(ec.SECP256R1())
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, leaf.common_name)]
-    if leaf.organization:
-        attributes.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, leaf.organization))
+    groups = ([leaf.organization] if leaf.organization else []) + list(leaf.groups)
+    attributes[:0] = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH] if leaf.client else []
     if leaf.sans:
         usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
     builder = (
-        _builder(x509.Name(attributes), authority.certificate.subject, key, LEAF_LIFETIME, now)
+        _builder(x509.Name(attributes), authority.certificate.subject, key, end, now)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -182,6 +198,27 @@ def _damaged(path: pathlib.Path, reason: str) -> errors.P8sError:
     )
 
 
+def _expired(path: pathlib.Path, end: datetime.datetime) -> errors.P8sError:
+    return errors.P8sError(
+        f"{path} has expired: the CA was good until {end:%Y-%m-%d %H:%M} UTC",
+        hint="no certificate of this cluster is trusted any more, and a CA is not made anew under "
+        "its objects: begin a new cluster with a new volume; if the date is wrong, set the host's "
+        "clock",
+    )
+
+
+def renewal_due(certificate: pathlib.Path) -> datetime.datetime:
+    """When a leaf is to be made anew: at two thirds of its lifetime.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no certificate.
+    """
+    found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    made = found.not_valid_before_utc + BACKDATED
+    return made + (found.not_valid_after_utc - made) * 2 / 3
+
+
 def ensure_authorities(
     directory: pathlib.Path, *, fresh: bool, now: datetime.datetime
 ) -> dict[str, Pair]:
@@ -193,7 +230,8 @@ def ensure_authorities(
         now: the time that new certificates are counted from.
 
     Raises:
-        P8sError: a file is damaged, or missing from a volume that holds a cluster.
+        P8sError: a file is damaged, or missing from a volume that holds a cluster, or a CA has
+            expired.
     """
     pairs = {}
     for name, common_name in AUTHORITIES.items():
@@ -210,6 +248,8 @@ def ensure_authorities(
         pairs[name] = Pair(loaded, _load_key(key))
         if loaded.public_key() != pairs[name].key.public_key():
             raise _damaged(key, f"it does not belong to {certificate.name}")
+        if loaded.not_valid_after_utc <= now:
+            raise _expired(certificate, loaded.not_valid_after_utc)
     signing = directory / "sa.key"
     if not signing.exists():
         _require(fresh, signing)
@@ -231,12 +271,18 @@ def write_leaves(
     directory: pathlib.Path,
     *,
     now: datetime.datetime,
+    lifetime: datetime.timedelta = LEAF_LIFETIME,
 ) -> dict[str, Pair]:
-    """Make certificates and write `NAME.crt` and `NAME.key` (0600) for each."""
+    """Make certificates and write `NAME.crt` and `NAME.key` (0600) for each.
+
+    Between the two renames a reader may find a pair that does not match. Those that read while
+    the cluster runs check that, keep what they had, and look again at the second rename's event.
+    Source: k8s.io/apiserver/pkg/server/dynamiccertificates/dynamic_serving_content.go.
+    """
     made = {}
     for leaf in leaves:
-        pair = make_leaf(leaf, authorities[leaf.authority], now=now)
-        files.write(directory / f"{leaf.name}.key", pair.key_pem, mode=0o600)
-        files.write(directory / f"{leaf.name}.crt", pair.certificate_pem)
+        pair = make_leaf(leaf, authorities[leaf.authority], now=now, lifetime=lifetime)
+        files.write(directory / f"{leaf.stem}.key", pair.key_pem, mode=0o600)
+        files.write(directory / f"{leaf.stem}.crt", pair.certificate_pem)
         made[leaf.name] = pair
     return made

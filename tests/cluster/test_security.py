@@ -135,7 +135,7 @@ def test_private_keys_are_for_root_alone(cluster: nodes.Node) -> None:
     ).split()
     assert {pathlib.Path(file).name for file in files} >= {"ca.key", "sa.key", "apiserver.key"}
     kubeconfigs = cluster.execute(
-        "sh", "-c", "grep -rl client-key-data /etc/kubernetes /run/p8s || true"
+        "sh", "-c", "grep -rlE 'client-key(-data)?' /etc/kubernetes /run/p8s || true"
     ).split()
     assert len(kubeconfigs) >= 4
     modes = cluster.execute("stat", "--format=%a %U %n", *files, *kubeconfigs).splitlines()

@@ -159,3 +159,53 @@ def test_in_the_background_a_missing_program_is_shown(tmp_path: pathlib.Path) ->
     assert str(caught.value).endswith(
         "ended with 127: [Errno 2] No such file or directory: '/nonexistent/etcd'"
     )
+
+
+def test_feed_gives_a_command_its_input(tmp_path: pathlib.Path) -> None:
+    got = tmp_path / "got"
+    with commands.feed(["sh", "-c", f"cat > {got}"]) as stdin:
+        stdin.write(b"x" * 300_000)
+    assert got.read_bytes() == b"x" * 300_000
+
+
+def test_feed_tells_why_a_command_did_not_take_it_all() -> None:
+    def give() -> None:
+        with commands.feed(["sh", "-c", "echo enough >&2; exit 3"]) as stdin:
+            for _ in range(1000):
+                stdin.write(b"x" * 10_000)
+
+    with pytest.raises(errors.CommandError, match="ended with 3: enough") as caught:
+        give()
+    assert caught.value.code == 3
+
+
+def test_feed_lets_the_command_end_and_gives_the_block_s_error(tmp_path: pathlib.Path) -> None:
+    got = tmp_path / "got"
+
+    def give() -> None:
+        with commands.feed(["sh", "-c", f"cat > {got}; echo end >> {got}; exit 1"]) as stdin:
+            stdin.write(b"some\n")
+            raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        give()
+    assert got.read_text() == "some\nend\n"
+
+
+def test_feed_kills_what_takes_too_long() -> None:
+    begun = time.monotonic()
+    with (
+        pytest.raises(errors.CommandError, match=r"not done in 0\.1 s"),
+        commands.feed(["sleep", "60"], seconds=0.1),
+    ):
+        pass
+    assert time.monotonic() - begun < 5
+
+
+def test_feed_of_what_is_not_there() -> None:
+    with (
+        pytest.raises(errors.CommandError) as caught,
+        commands.feed(["/nowhere/program"]),
+    ):
+        pass
+    assert caught.value.code == 127

@@ -185,7 +185,7 @@ def test_etcd_syncs_unless_it_is_told_not_to(fsync: str, found: bool) -> None:
 @pytest.mark.parametrize("component", MAKERS)
 def test_every_file_that_a_flag_names_is_one_that_p8s_writes(component: str) -> None:
     plan = fakes.make_plan(ROOT)
-    leaves = [leaf.name for leaf in components.leaves(plan)]
+    leaves = [leaf.stem for leaf in components.leaves(plan)]
     pki_files = {f"{plan.paths.pki}/{name}.{kind}" for name in leaves for kind in ("crt", "key")}
     pki_files |= {f"{plan.paths.pki}/{name}.crt" for name in pki.AUTHORITIES}
     kept = {f"{plan.paths.authorities}/{name}.key" for name in (*pki.AUTHORITIES, "sa")}

@@ -26,6 +26,12 @@ LABEL = "a" * 63
         pytest.param(parsers.parse_duration, "90s", 90.0, id="duration: s"),
         pytest.param(parsers.parse_duration, "5m", 300.0, id="duration: m"),
         pytest.param(parsers.parse_duration, "1h30m", 5400.0, id="duration: h and m"),
+        pytest.param(parsers.parse_duration, "30d", 2592000.0, id="duration: d"),
+        pytest.param(parsers.parse_duration, "1d12h", 129600.0, id="duration: d and h"),
+        pytest.param(parsers.parse_cert_lifetime, "2m", 120.0, id="certificate lifetime: least"),
+        pytest.param(
+            parsers.parse_cert_lifetime, "3650d", 315360000.0, id="certificate lifetime: most"
+        ),
         pytest.param(parsers.parse_duration, "1.5m", 90.0, id="duration: fraction"),
         pytest.param(parsers.parse_duration, "250ms", 0.25, id="duration: ms, not m"),
         pytest.param(parsers.parse_duration, "1m500ms", 60.5, id="duration: m and ms"),
@@ -97,7 +103,16 @@ def test_a_good_value_is_parsed(
         pytest.param(parsers.parse_duration, "soon", DURATION, id="duration: a word"),
         pytest.param(parsers.parse_duration, "-5s", DURATION, id="duration: negative"),
         pytest.param(parsers.parse_duration, "5 s", DURATION, id="duration: a blank"),
-        pytest.param(parsers.parse_duration, "5d", DURATION, id="duration: days"),
+        pytest.param(parsers.parse_duration, "5w", DURATION, id="duration: weeks"),
+        *(
+            pytest.param(
+                parsers.parse_cert_lifetime,
+                text,
+                "not from 2m to 3650d",
+                id=f"certificate lifetime: {text}",
+            )
+            for text in ("0", "119s", "3651d")
+        ),
         pytest.param(parsers.parse_duration, "5m!", DURATION, id="duration: a tail"),
         pytest.param(parsers.parse_duration, "1..5s", DURATION, id="duration: two dots"),
         pytest.param(parsers.parse_duration, "nan", DURATION, id="duration: nan"),

@@ -29,6 +29,7 @@ def test_every_path_is_under_the_root(name: str) -> None:
                 "state",
                 "cluster_record",
                 "authorities",
+                "api_names",
                 "etcd_data",
                 "containerd_root",
                 "kubelet_state",

@@ -213,7 +213,8 @@ def make_tls(made: Made, protocol: int, *, own: str, trusted: str) -> ssl.SSLCon
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.load_verify_locations(made.directory / f"{trusted}.crt")
-    context.load_cert_chain(made.directory / f"{own}.crt", made.directory / f"{own}.key")
+    (certificate,) = made.directory.rglob(f"{own}.crt")
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
     return context
 
 
@@ -356,7 +357,8 @@ def test_strict_mutual_tls_refuses(
 
 
 def test_keys_are_for_their_owner_alone(made: Made) -> None:
-    modes = {file.name: file.stat().st_mode & 0o777 for file in made.directory.iterdir()}
+    files = [file for file in made.directory.rglob("*") if file.is_file()]
+    modes = {file.name: file.stat().st_mode & 0o777 for file in files}
     names = [*made.authorities, *made.leaves]
     expected = {f"{name}.key": 0o600 for name in [*names, "sa"]}
     assert modes == expected | {f"{name}.crt": 0o644 for name in names} | {"sa.pub": 0o644}
@@ -479,6 +481,58 @@ def test_an_empty_directory_of_a_cluster_is_refused(tmp_path: pathlib.Path) -> N
     with pytest.raises(errors.P8sError, match="is damaged: it is missing"):
         pki.ensure_authorities(tmp_path / "pki", fresh=False, now=NOW)
     assert not (tmp_path / "pki").exists()
+
+
+@pytest.mark.parametrize("name", ["ca", "etcd-ca", "front-proxy-ca"])
+def test_an_expired_authority_is_told_with_its_date(tmp_path: pathlib.Path, name: str) -> None:
+    pki.ensure_authorities(tmp_path, fresh=True, now=NOW)
+    old = pki.make_authority("old", now=NOW - pki.CA_LIFETIME)
+    (tmp_path / f"{name}.crt").write_bytes(old.certificate_pem)
+    (tmp_path / f"{name}.key").write_bytes(old.key_pem)
+    before = list_files(tmp_path)
+    with pytest.raises(errors.P8sError) as caught:
+        pki.ensure_authorities(tmp_path, fresh=False, now=NOW)
+    assert caught.value.message == (
+        f"{tmp_path / name}.crt has expired: the CA was good until {NOW:%Y-%m-%d %H:%M} UTC"
+    )
+    assert "a new volume" in caught.value.hint
+    assert list_files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "end"),
+    [
+        pytest.param(datetime.timedelta(minutes=2), NOW + datetime.timedelta(minutes=2), id="its"),
+        pytest.param(pki.CA_LIFETIME * 2, NOW + pki.CA_LIFETIME, id="not beyond the CA's"),
+    ],
+)
+def test_a_leaf_has_the_lifetime_that_is_asked_for(
+    lifetime: datetime.timedelta, end: datetime.datetime
+) -> None:
+    authority = pki.make_authority("ca", now=NOW)
+    leaf = pki.Leaf(name="x", authority="ca", common_name="x")
+    made = pki.make_leaf(leaf, authority, now=NOW, lifetime=lifetime).certificate
+    assert made.not_valid_after_utc == end
+    assert made.not_valid_before_utc == NOW - pki.BACKDATED
+
+
+def test_a_leaf_is_due_at_two_thirds_of_its_lifetime(tmp_path: pathlib.Path) -> None:
+    authority = pki.make_authority("ca", now=NOW)
+    leaf = pki.Leaf(name="x", authority="ca", common_name="x")
+    lifetime = datetime.timedelta(hours=3)
+    pki.write_leaves([leaf], {"ca": authority}, tmp_path, now=NOW, lifetime=lifetime)
+    assert pki.renewal_due(tmp_path / "x.crt") == NOW + datetime.timedelta(hours=2)
+
+
+def test_a_leaf_has_each_of_its_groups() -> None:
+    authority = pki.make_authority("ca", now=NOW)
+    leaf = pki.Leaf(name="x", authority="ca", common_name="jane", groups=("a", "b c"))
+    subject = pki.make_leaf(leaf, authority, now=NOW).certificate.subject
+    assert [(name.rfc4514_attribute_name, name.value) for name in subject] == [
+        ("O", "a"),
+        ("O", "b c"),
+        ("CN", "jane"),
+    ]
 
 
 def test_leaves_are_made_anew_each_time(made: Made, tmp_path: pathlib.Path) -> None:

@@ -30,6 +30,9 @@ DEFAULTS = {
     "drain_timeout": 30.0,
     "etcd_fsync": "always",
     "status_interval": 60.0,
+    "failure_bundle": "false",
+    "cert_lifetime": 31536000.0,
+    "audit": "none",
     "verbosity": 1,
 }
 PORT = "not a port from 1 to 65535"

@@ -63,7 +63,7 @@ def test_set_up_writes_all_that_components_read(tmp_path: pathlib.Path, rules: l
         "kubelet",
         "kubelet-client",
         "p8s",
-        "scheduler",
+        "scheduler/scheduler",
     ]
     authorities = ["ca", "etcd-ca", "front-proxy-ca"]
     assert secret == {
@@ -121,12 +121,12 @@ def test_set_up_again_keeps_the_authorities_and_makes_new_leaves(tmp_path: pathl
     set_up(fakes.make_context(tmp_path))
     after = list_files(tmp_path)
     changed = {name for name in before if before[name] != after[name]}
-    kubeconfigs = ("admin", "controller-manager", "kubelet", "scheduler")
     authorities = {f"etc/kubernetes/pki/{name}.crt" for name in ("ca", "etcd-ca", "front-proxy-ca")}
     assert set(before) == set(after)
     assert (
         changed
-        == {f"etc/kubernetes/{name}.conf" for name in kubeconfigs}
+        # The others name files.
+        == {"etc/kubernetes/admin.conf"}
         | {name for name in before if name.startswith("etc/kubernetes/pki/")} - authorities
     )
 
