@@ -35,10 +35,10 @@ bench: image .venv/ready ## N (7) starts, stops and restarts, measured; STARTS=5
 bench-peers: image .venv/ready ## N (3) starts and 100 pods in turns with kubeadm, and kind, k3d, minikube where installed
 	$(PYTHON) -m tests.bench.peers $(if $(N),--runs=$(N))
 
-.venv/ready: requirements-dev.txt
+.venv/ready: requirements-dev.txt pyproject.toml
 	@scripts/venv.sh
 
-lock: .venv/ready ## raise the Python pins to the newest
+lock: ## raise the Python pins to the newest
 	@scripts/lock.sh
 
 clean: ## what a build or a test left in this tree

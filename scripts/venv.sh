@@ -13,5 +13,7 @@ fi
 rm -rf .venv
 python3 -m venv .venv
 .venv/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+# The `p8s` command and the pytest plugin, from this tree.
+.venv/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
 touch .venv/ready
 echo "venv: .venv is made ($SECONDS s)"

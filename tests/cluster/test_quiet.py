@@ -12,7 +12,7 @@ from tests.cluster import nodes
 
 # image/components/settle.go: how long after its start a component settles, and how late its timers
 # may then be, in seconds.
-SETTLES_AFTER = 30
+SETTLES_AFTER = 15
 SLACK = {
     "etcd": 0.1,
     "kubelet": 0.01,

@@ -1,0 +1,337 @@
+"""`p8s run`: its options, what they mean, and the way from the first line to the last."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import ipaddress
+import os
+import pathlib
+import typing
+
+import click
+
+from p8s_supervisor import (
+    cli_options,
+    console,
+    docker_host,
+    errors,
+    host_cluster,
+    host_kubeconfig,
+    host_run,
+    settings,
+)
+
+# Variables that are for the command on the host; all other P8S_* are the cluster's settings.
+HOST_VARIABLES = ("P8S_IMAGE", "P8S_NAME", "P8S_CONFIG")
+POLICIES = ("no", "always", "unless-stopped", "on-failure")
+FAILED = int(errors.ExitCode.START_FAILED)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The options of `run` that are no settings; see their help."""
+
+    name: str
+    image: str
+    detach: bool
+    restart: str
+    throw_away: bool
+    no_kubeconfig: bool
+    config: pathlib.Path | None
+    bind: str
+    publish_http: int | None
+    publish_api: int | None
+    network: str
+    no_check: bool
+    bundle_on_failure: pathlib.Path | None
+
+
+def _add_settings(command: click.Command) -> click.Command:
+    """An option for each row of the settings table; what is given stays text."""
+    for name, field in settings.FIELDS.items():
+        names = [settings.flag_name(name), name]
+        if name == "run_timeout":
+            names.insert(1, "--timeout")  # as pupernetes' run had it
+        default = field.metadata["default"] or "empty"
+        command.params.append(
+            click.Option(
+                names,
+                metavar="VALUE",
+                help=f"{field.metadata['help']} (default: {default}; {settings.env_name(name)})",
+            )
+        )
+    return command
+
+
+def _check_restart(_: click.Context, __: click.Parameter, value: str) -> str:
+    policy, colon, times = value.partition(":")
+    if policy not in POLICIES or (colon and not (policy == "on-failure" and times.isdigit())):
+        raise click.BadParameter(f"one of {', '.join(POLICIES)}, or on-failure:TIMES")
+    return value
+
+
+def _check_address(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError as error:
+        raise click.BadParameter("an IP address of this host") from error
+
+
+def make_wanted(
+    asked: Asked,
+    given: collections.abc.Mapping[str, str | None],
+    environment: collections.abc.Mapping[str, str],
+) -> host_run.Wanted:
+    """What is to be run, checked as the node will check it.
+
+    Raises:
+        SettingsError: with every wrong setting.
+    """
+    flags, variables = _make_flags(asked, given), _pick_settings(environment)
+    file = asked.config or (settings.DEFAULT_FILE if settings.DEFAULT_FILE.exists() else None)
+    loaded = settings.load((*flags, f"--config={file or os.devnull}"), variables)
+    wrong = _check_together(asked, loaded)
+    if wrong:
+        raise errors.SettingsError(wrong)
+    kubeconfig = host_kubeconfig.find_file(environment).absolute()
+    return host_run.Wanted(
+        spec=host_cluster.Spec(
+            name=asked.name,
+            image=asked.image,
+            flags=flags,
+            environment=variables,
+            inside=(loaded.settings.http_port, loaded.settings.api_port),
+            bind=asked.bind,
+            keeps_state=not asked.throw_away,
+            restart=asked.restart,
+            # In the foreground p8s removes it itself, after a look at how it ended.
+            auto_remove=asked.throw_away and asked.detach,
+            config=file.read_bytes() if file else None,
+            network=asked.network,
+            kubeconfig="" if asked.no_kubeconfig else str(kubeconfig),
+        ),
+        settings=loaded.settings,
+        publish_http=asked.publish_http,
+        publish_api=asked.publish_api,
+        names_server=loaded.sources["api_server"] != "default",
+    )
+
+
+def _make_flags(asked: Asked, given: collections.abc.Mapping[str, str | None]) -> tuple[str, ...]:
+    flags = tuple(
+        f"{settings.flag_name(name)}={text}" for name, text in given.items() if text is not None
+    )
+    if asked.bundle_on_failure and given.get("failure_bundle") is None:
+        flags += ("--failure-bundle=true",)
+    return flags
+
+
+def _pick_settings(environment: collections.abc.Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(settings.PREFIX) and name not in HOST_VARIABLES
+    }
+
+
+def _check_together(asked: Asked, loaded: settings.Loaded) -> list[str]:
+    """What is wrong with options that are right by themselves."""
+    wrong = []
+    if asked.restart != "no" and not asked.detach:
+        wrong.append("--restart needs --detach: a cluster in the foreground ends with the command")
+    if asked.restart != "no" and asked.throw_away:
+        wrong.append("--restart and --rm: a throw-away cluster is gone when it ends")
+    if not ipaddress.ip_address(asked.bind).is_loopback and not loaded.settings.api_token:
+        wrong.append(
+            f"--bind={asked.bind} shows the HTTP API to other hosts: set P8S_API_TOKEN, which its "
+            "callers then need"
+        )
+    if asked.publish_http is not None and asked.publish_http == asked.publish_api:
+        wrong.append(f"--publish-http and --publish-api are both {asked.publish_api}")
+    return wrong
+
+
+def run_foreground(engine: docker_host.Engine, wanted: host_run.Wanted, asked: Asked) -> int:
+    """Start a cluster, follow it to its end, and leave nothing but its state.
+
+    Returns:
+        The container's exit code.
+    """
+    with host_run.Interrupts() as interrupts:
+        cluster = host_run.start(engine, wanted)
+        try:
+            interrupts.watch(cluster)
+            follower = host_run.Follower(cluster)
+            if _show_start(engine, cluster):
+                follower.is_shown = True
+            code = engine.wait(cluster)
+            lines = follower.finish()
+            _tell_end(cluster, code, [] if follower.is_shown else lines)
+            if code and asked.bundle_on_failure and not interrupts.count:
+                _save_bundle(engine, cluster, asked.bundle_on_failure)
+        except BaseException:  # a reader that has gone, above all: end what nobody follows
+            engine.stop(cluster)
+            raise
+        finally:
+            host_run.remove(engine, cluster)
+    return code
+
+
+def run_detached(engine: docker_host.Engine, wanted: host_run.Wanted, asked: Asked) -> int:
+    """Start a cluster and return when it is ready, or has failed."""
+    with host_run.Interrupts() as interrupts:
+        cluster = host_run.start(engine, wanted)
+        interrupts.watch(cluster)
+        follower = host_run.Follower(cluster)
+        if _show_start(engine, cluster):
+            return 0
+        now = engine.refresh(cluster)
+        if now is not None and now.state != "exited":
+            engine.stop(cluster)  # a restart policy would try for ever
+            now = engine.refresh(cluster)
+        code = now.exit_code if now else FAILED
+        _tell_end(cluster, code, follower.finish())
+        if asked.bundle_on_failure and now is not None and not interrupts.count:
+            _save_bundle(engine, now, asked.bundle_on_failure)
+        if interrupts.count and now is not None:
+            host_run.remove(engine, now)
+        elif now is not None:
+            console.tell(f"its container is kept: p8s logs --name {cluster.name}, p8s delete …")
+        return code or FAILED
+
+
+def _show_start(engine: docker_host.Engine, cluster: host_cluster.Cluster) -> bool:
+    """Show the phases, then how to use the cluster; False where it ended first."""
+    phases = console.make_phases(f"{cluster.name} starts")
+    try:
+        status = host_run.await_ready(engine, cluster, phases.show)
+    finally:
+        phases.close()
+    if status is None:
+        return False
+    api = cli_options.make_client(engine, cluster)
+    context = host_run.add_context(api, cluster)
+    host_run.tell_ready(cluster, status, api.url, context)
+    return True
+
+
+def _tell_end(
+    cluster: host_cluster.Cluster, code: int, lines: collections.abc.Sequence[str]
+) -> None:
+    if code:
+        for line in lines:
+            console.warn(f"| {line}")
+        console.warn(f"the cluster {cluster.name} ended with exit code {code}")
+    else:
+        console.tell(f"{cluster.name} has stopped")
+
+
+def _save_bundle(
+    engine: docker_host.Engine, cluster: host_cluster.Cluster, file: pathlib.Path
+) -> None:
+    from p8s_supervisor import host_bundle
+
+    host_bundle.save_ended(engine, cluster, file)
+    console.warn(f"what is known of it is in {file}")
+
+
+def check_host(wanted: host_run.Wanted) -> None:
+    """What `p8s doctor` finds: what warns is told, what stops a cluster ends it here.
+
+    Raises:
+        P8sError: with each error and what mends it.
+    """
+    from p8s_supervisor import doctor  # late: detached runs in scripts may skip it
+
+    ports = [port for port in (wanted.publish_http, wanted.publish_api) if port is not None]
+    findings = doctor.check(wanted.settings, image=wanted.spec.image, ports=ports)
+    doctor.refuse_errors(findings)
+    for finding in findings:
+        if finding.level == doctor.Level.WARNING:
+            mend = f"\n  hint: {finding.mend}" if finding.mend else ""
+            console.warn(f"{finding.name}: {finding.message}{mend}")
+
+
+@click.command()
+@click.option(
+    "--name",
+    "-n",
+    default="default",
+    envvar="P8S_NAME",
+    callback=cli_options.check_name,
+    show_default=True,
+    help="the cluster's name; its container, volume and context are p8s-NAME",
+)
+@click.option(
+    "--image",
+    default=host_cluster.IMAGE,
+    envvar="P8S_IMAGE",
+    show_default=True,
+    help="what to run",
+)
+@click.option("--detach", "-d", is_flag=True, help="return when the cluster is ready")
+@click.option(
+    "--restart",
+    default="no",
+    metavar="POLICY",
+    show_default=True,
+    callback=_check_restart,
+    help="docker's restart policy, with --detach: always, unless-stopped, on-failure[:TIMES]",
+)
+@click.option("--rm", "throw_away", is_flag=True, help="keep no state: it goes with the container")
+@click.option("--no-kubeconfig", is_flag=True, help="add no context to the kubeconfig")
+@click.option(
+    "--config",
+    envvar="P8S_CONFIG",
+    type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
+    help=f"a YAML file of settings (default: {settings.DEFAULT_FILE}, where there is one)",
+)
+@click.option(
+    "--bind",
+    default="127.0.0.1",
+    metavar="ADDRESS",
+    show_default=True,
+    callback=_check_address,
+    help="the host's address for both ports; other than loopback needs P8S_API_TOKEN",
+)
+@click.option(
+    "--publish-http",
+    type=click.IntRange(1, 65535),
+    help="the host's port for the HTTP API (default: a free one)",
+)
+@click.option(
+    "--publish-api",
+    type=click.IntRange(1, 65535),
+    help="the host's port for kube-apiserver (default: a free one)",
+)
+@click.option("--network", default="", help="a docker network to be in")
+@click.option(
+    "--no-check", is_flag=True, help="do not look at the host first, as `p8s doctor` does"
+)
+@click.option(
+    "--bundle-on-failure",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=pathlib.Path),
+    help="where a cluster that fails leaves what `p8s bundle` has",
+)
+@click.pass_context
+def run(ctx: click.Context, /, **options: typing.Any) -> None:
+    """Start a cluster.
+
+    In the foreground the command follows the cluster and ends with it: Ctrl-C stops the cluster in
+    order, a second one kills it; container and context are removed, and the state is kept in the
+    volume p8s-NAME for the next run. With --detach it returns when the cluster is ready.
+
+    Settings are options here, P8S_* variables, or keys of a YAML file, in this order.
+    """
+    asked = Asked(**{field.name: options.pop(field.name) for field in dataclasses.fields(Asked)})
+    wanted = make_wanted(asked, options, os.environ)
+    engine = docker_host.connect()
+    host_run.make_room(engine, wanted.spec)  # before the look at the host: it is the likelier error
+    if not asked.no_check:
+        check_host(wanted)
+    ctx.exit((run_detached if asked.detach else run_foreground)(engine, wanted, asked))
+
+
+_add_settings(run)

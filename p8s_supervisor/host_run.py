@@ -1,0 +1,330 @@
+"""A cluster's life as `p8s run` sees it: start, follow, stop, and nothing left but its state."""
+
+from __future__ import annotations
+
+import collections
+import collections.abc
+import dataclasses
+import os
+import pathlib
+import signal
+import socket
+import threading
+import time
+import types
+import typing
+
+from p8s_supervisor import (
+    cli_options,
+    client,
+    console,
+    docker_host,
+    errors,
+    host_cluster,
+    host_kubeconfig,
+    settings,
+)
+
+ATTEMPTS = 3
+INTERVAL = 0.1
+LOG_LINES = 30
+# What the node says when it is ready is right inside it; on the host, `tell_ready` says it.
+_INSIDE = ("ready: ", "  curl ", "  kubectl ")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What `p8s run` was asked for.
+
+    Attributes:
+        spec: the cluster, with ports that are not chosen yet.
+        settings: its settings, as the node will read them.
+        publish_http: the host's port for the HTTP API; None: a free one.
+        publish_api: the host's port for the apiserver; None: a free one.
+        names_server: whether a setting names the apiserver's URL already.
+    """
+
+    spec: host_cluster.Spec
+    settings: settings.Settings
+    publish_http: int | None = None
+    publish_api: int | None = None
+    names_server: bool = False
+
+
+class Interrupts:
+    """SIGINT, SIGTERM and SIGHUP end the cluster in order; a second one kills it.
+
+    Attributes:
+        count: how many came.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._cluster: host_cluster.Cluster | None = None
+        self._before: dict[signal.Signals, typing.Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup, or a job in a script's background
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def watch(self, cluster: host_cluster.Cluster) -> None:
+        """From now on this cluster is ended; at once, where a signal has come before."""
+        self._cluster = cluster
+        if self.count:
+            self._end(cluster)
+
+    def _handle(self, number: int, _: types.FrameType | None) -> None:
+        self.count += 1
+        if self._cluster is not None:
+            self._end(self._cluster)
+
+    def _end(self, cluster: host_cluster.Cluster) -> None:
+        # A thread with a connection of its own: the main thread is somewhere in another one.
+        action = "kill" if self.count > 1 else "stop"
+        threading.Thread(target=_end, args=(cluster, action), daemon=True).start()
+        if action == "stop":
+            os.write(2, b"\np8s: stopping; a second signal kills\n")  # print is not reentrant
+
+
+def _end(cluster: host_cluster.Cluster, action: str) -> None:
+    engine = docker_host.connect()
+    if action == "kill":
+        engine.kill(cluster)
+    else:
+        engine.stop(cluster)
+
+
+class Follower:
+    """Reads what a container prints, from its start to its end; keeps the last lines.
+
+    Attributes:
+        lines: the last lines.
+        is_shown: whether each line is printed as it comes.
+    """
+
+    def __init__(self, cluster: host_cluster.Cluster) -> None:
+        self.lines: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
+        self._cluster = cluster
+        self.is_shown = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> list[str]:
+        """The last lines of a container that has ended."""
+        self._thread.join(timeout=5)
+        return list(self.lines)
+
+    def _read(self) -> None:
+        engine = docker_host.connect()
+        for line in client.split_lines(engine.read_logs(self._cluster, follow=True)):
+            self.lines.append(line)
+            if self.is_shown and not line.partition("] ")[2].startswith(_INSIDE):
+                try:
+                    console.tell(line)
+                except OSError:  # nobody reads any more; the lines are kept all the same
+                    self.is_shown = False
+
+
+def choose_ports(wanted: Wanted) -> tuple[int, int]:
+    """Ports of the host for the HTTP API and the apiserver.
+
+    The cluster `default` has the well-known ones where they are free: habits and bookmarks work.
+    """
+    usual = (host_cluster.HTTP_PORT, host_cluster.API_PORT)
+    chosen: list[int] = []
+    for given, known in zip((wanted.publish_http, wanted.publish_api), usual, strict=True):
+        if given is not None:
+            chosen.append(given)
+        elif wanted.spec.name == "default" and is_free(known, wanted.spec.bind):
+            chosen.append(known)
+        else:
+            chosen.append(_find_free(wanted.spec.bind, chosen))
+    return chosen[0], chosen[1]
+
+
+def is_free(port: int, bind: str) -> bool:
+    """Whether nobody listens there now."""
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As docker's own proxy does; a port whose last connections linger is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bind, port))
+        except OSError:
+            return False
+        return True
+
+
+def _find_free(bind: str, taken: collections.abc.Container[int]) -> int:
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    while True:
+        with socket.socket(family) as probe:
+            try:
+                probe.bind((bind, 0))
+            except OSError as error:
+                raise errors.P8sError(
+                    f"ports cannot be published at {bind}: {error.strerror}",
+                    hint="--bind takes an address of this host",
+                ) from error
+            port = int(probe.getsockname()[1])
+        if port not in taken:
+            return port
+
+
+def start(engine: docker_host.Engine, wanted: Wanted) -> host_cluster.Cluster:
+    """Make and start the container, at other ports where somebody was quicker.
+
+    Raises:
+        P8sError: a cluster of that name runs, the image is missing, or no port could be had.
+    """
+    make_room(engine, wanted.spec)
+    for attempt in range(1, ATTEMPTS + 1):
+        http, api = choose_ports(wanted)
+        spec = wanted.spec
+        server = (
+            ()
+            if wanted.names_server
+            else (f"--api-server={_server(engine.reach(spec.bind), api)}",)
+        )
+        spec = dataclasses.replace(spec, published=(http, api), flags=(*spec.flags, *server))
+        cluster = engine.create(spec)
+        try:
+            engine.start(cluster)
+        except docker_host.PortTakenError as error:
+            engine.remove(cluster)
+            if attempt == ATTEMPTS or None not in (wanted.publish_http, wanted.publish_api):
+                raise errors.P8sError(
+                    error.message,
+                    hint="give others with --publish-http and --publish-api; `ss -ltnp` shows who has "
+                    "them",
+                ) from error
+        except errors.P8sError:
+            engine.remove(cluster)
+            raise
+        else:
+            return engine.refresh(cluster) or cluster
+    raise AssertionError("unreachable")
+
+
+def _server(address: str, port: int) -> str:
+    return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
+
+
+def make_room(engine: docker_host.Engine, spec: host_cluster.Spec) -> None:
+    """Remove what is left of an ended run; its state is in the volume.
+
+    Raises:
+        P8sError: a cluster of that name runs, or the container is not p8s run's.
+    """
+    before = engine.find(spec.name)
+    if before is None:
+        return
+    if before.state in ("running", "restarting", "paused"):
+        raise errors.P8sError(
+            f"the cluster {spec.name} is {before.state} already",
+            hint=f"`p8s status --name {spec.name}` shows it, `p8s stop --name {spec.name}` ends it, "
+            "another --name starts another",
+        )
+    if not before.is_own:
+        raise errors.P8sError(
+            f"there is a container {spec.name} that `p8s run` did not make",
+            hint=f"`docker start {spec.name}`, or choose another --name",
+        )
+    engine.remove(before)
+
+
+def await_ready(
+    engine: docker_host.Engine,
+    cluster: host_cluster.Cluster,
+    show: collections.abc.Callable[[console.Status], None] = lambda _: None,
+) -> console.Status | None:
+    """Poll /status until the cluster is ready.
+
+    Returns:
+        The status; None where the container ended first.
+    """
+    if not cluster.is_running:  # it ended at once, and has no ports any more
+        return None
+    api = cli_options.make_client(engine, cluster)
+    next_look = 0.0
+    while True:
+        try:
+            status = api.status()
+        except errors.RequestError as error:
+            if error.status not in (0, 503):
+                raise
+            next_look = 0.0  # it may have ended
+        else:
+            show(status)
+            if status["state"] == "ready":
+                return status
+        if time.monotonic() >= next_look:
+            next_look = time.monotonic() + 1
+            now = engine.refresh(cluster)
+            # With a restart policy, a failed start begins again: that is no start either.
+            if now is None or not now.is_running or now.restarts > cluster.restarts:
+                return None
+        time.sleep(INTERVAL)
+
+
+def tell_ready(
+    cluster: host_cluster.Cluster, status: console.Status, url: str, context: str
+) -> None:
+    """The lines that people wait for."""
+    versions, addresses = status["versions"], status["addresses"]
+    console.tell(
+        f"{cluster.name} is ready after {max(status['conditions'].values(), default=0):.1f} s: "
+        f"Kubernetes {versions['kubernetes']} at {addresses['apiserver']}"
+    )
+    option = "" if cluster.name == "default" else f" --name {cluster.name}"
+    if context:
+        console.tell(f"  kubectl get pods -A   (context {context})")
+    else:
+        console.tell(f"  p8s kubeconfig{option} > p8s.kubeconfig")
+    console.tell(f"  p8s status{option}   (HTTP API: {url})")
+
+
+def add_context(api: client.Client, cluster: host_cluster.Cluster) -> str:
+    """Merge the cluster into the user's kubeconfig, where it wants that.
+
+    Returns:
+        The context's name; empty where there is none. A kubeconfig that is broken is told and
+        left alone: the cluster runs all the same.
+    """
+    import yaml
+
+    file = cluster.labels.get(host_cluster.KUBECONFIG_LABEL)
+    if not file:
+        return ""
+    context = host_cluster.container_name(cluster.name)
+    try:
+        config = yaml.safe_load(api.kubeconfig())
+        host_kubeconfig.merge(pathlib.Path(file), context, config)
+    except errors.P8sError as error:
+        console.warn(str(error))
+        return ""
+    return context
+
+
+def remove_context(name: str, file: str) -> bool:
+    """Take a cluster out of a kubeconfig; trouble is told and ends nothing."""
+    try:
+        return host_kubeconfig.remove(pathlib.Path(file), host_cluster.container_name(name))
+    except errors.P8sError as error:
+        console.warn(str(error))
+        return False
+
+
+def remove(engine: docker_host.Engine, cluster: host_cluster.Cluster) -> None:
+    """Remove a cluster's container and its context; the state's volume stays."""
+    file = cluster.labels.get(host_cluster.KUBECONFIG_LABEL)
+    if file:
+        remove_context(cluster.name, file)
+    engine.remove(cluster)
