@@ -17,7 +17,7 @@ import (
 // it costs more than what it then does; so one wake serves several timers. What a component is sent
 // still wakes it at once. See PR_SET_TIMERSLACK in prctl(2).
 func settle(slack time.Duration) {
-	time.AfterFunc(30*time.Second, func() {
+	time.AfterFunc(15*time.Second, func() {
 		debug.SetGCPercent(100)
 		debug.FreeOSMemory()
 		if _, _, failure := syscall.AllThreadsSyscall(syscall.SYS_PRCTL, syscall.PR_SET_TIMERSLACK, uintptr(slack), 0); failure != 0 {
