@@ -85,6 +85,8 @@ class Monitor:
                 self.counters.dns_failures += bool(conditions.get("cluster-dns"))
                 for name, reason in conditions.items():
                     self._run.timeline.mark(name, holds=reason is None, reason=reason or "")
+                if "cluster-dns" in conditions:  # every pod was looked at: others are gone
+                    self._run.timeline.forget(lambda name: name not in conditions)
                 self._missing = {
                     name: reason for name, reason in conditions.items() if reason is not None
                 }

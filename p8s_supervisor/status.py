@@ -145,6 +145,12 @@ class Timeline:
         told = f"{condition}: holds" if holds else f"{condition}: does not hold any more: {reason}"
         self._listener("condition", told, condition=condition, holds=holds, reason=reason)
 
+    def forget(self, gone: collections.abc.Callable[[str], bool]) -> None:
+        """Drop the conditions of what is gone: they neither hold nor fail any more."""
+        with self._lock:
+            for condition in [name for name in self._turned_true if gone(name)]:
+                del self._turned_true[condition]
+
     def phases(self) -> list[Phase]:
         """The phases so far, oldest first."""
         with self._lock:

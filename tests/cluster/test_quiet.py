@@ -26,10 +26,13 @@ SLACK = {
 READ_SLACK = """
 import pathlib, sys
 for process in pathlib.Path("/proc").glob("[0-9]*"):
-    words = (process / "cmdline").read_bytes().split(b"\\0")
-    if pathlib.Path(words[0].decode()).name == sys.argv[1]:
-        for thread in (process / "task").iterdir():
-            print(pathlib.Path("/proc", thread.name, "timerslack_ns").read_text().strip())
+    try:
+        words = (process / "cmdline").read_bytes().split(b"\\0")
+        if pathlib.Path(words[0].decode()).name == sys.argv[1]:
+            for thread in (process / "task").iterdir():
+                print(pathlib.Path("/proc", thread.name, "timerslack_ns").read_text().strip())
+    except FileNotFoundError:
+        continue  # it has ended meanwhile
 """
 
 

@@ -290,7 +290,7 @@ def test_certificates_are_renewed_and_a_late_start_works(
         assert "certificates: renewed" in node.logs()
 
         nodes.docker("stop", "--time=60", node.name)
-        sleep_until(max(second[name] for name in leaves) + datetime.timedelta(seconds=45))
+        sleep_until(max(second[name] for name in leaves) + datetime.timedelta(seconds=2))
         nodes.docker("start", node.name)
         node.await_ready()
         admin = make_kubectl(node)

@@ -135,6 +135,17 @@ def test_readiness_turns_red_and_green_again(make_run: Make, clock: fakes.Clock)
     assert monitor.counters == health.Counters(probes=3, probe_failures=1, dns_failures=0)
 
 
+def test_a_pod_that_is_gone_is_no_condition_any_more(make_run: Make, clock: fakes.Clock) -> None:
+    run = make_run(readyz=[REFUSED, "ok"])
+    run.timeline.mark("pod/old", holds=True)
+    monitor = health.Monitor(run)
+    monitor.look()
+    assert "pod/old" in run.timeline.turned_true()  # nobody could look at pods
+    clock.now += 1
+    monitor.look()
+    assert "pod/old" not in run.timeline.turned_true()
+
+
 def test_conditions_are_marked_with_the_time_they_turned_true(
     make_run: Make, clock: fakes.Clock
 ) -> None:

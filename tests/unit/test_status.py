@@ -70,6 +70,14 @@ def test_a_condition_is_noted_when_it_turns_true_and_anew_after_it_fell() -> Non
     assert seen == [{}, {"node": 2.0}, {"node": 2.0}, {}, {"node": 5.0}]
 
 
+def test_what_is_gone_is_forgotten() -> None:
+    timeline = status.Timeline(origin=0.0, clock=fakes.Clock())
+    for name in ("node", "pod/old", "pod/new"):
+        timeline.mark(name, holds=True)
+    timeline.forget(lambda name: name == "pod/old")
+    assert set(timeline.turned_true()) == {"node", "pod/new"}
+
+
 def test_what_the_timeline_gives_is_a_copy() -> None:
     timeline = status.Timeline(origin=0.0, clock=fakes.Clock())
     timeline.mark("node", holds=True)
