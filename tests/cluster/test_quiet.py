@@ -49,12 +49,14 @@ def test_a_component_settles(cluster: nodes.Node, component: str) -> None:
 
 
 def test_an_idle_cluster_uses_little(cluster: nodes.Node) -> None:
-    """Twice the figures of docs/performance.md: other tests' traces are still in this cluster."""
+    """No loop that never rests: far above the figures of docs/performance.md, for one machine gave
+    3.5 % and, on another day, 9.4 % for the same image; and other tests' traces are in this cluster.
+    """
     usage = cgroups.find(cluster)
     before, begun = usage.cpu_seconds(), time.monotonic()
     time.sleep(10)
     share = (usage.cpu_seconds() - before) / (time.monotonic() - begun)
-    assert 0.005 < share < 0.12
+    assert 0.005 < share < 0.3
     assert 100e6 < usage.working_set() < 900e6
 
 
