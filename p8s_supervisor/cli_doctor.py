@@ -7,18 +7,12 @@ import os
 
 import click
 
-from p8s_supervisor import cli_options, console, errors, host_cluster, settings
+from p8s_supervisor import cli_options, console, errors, settings
 from p8s_supervisor import doctor as preflight  # the command has the name
 
 
 @click.command()
-@click.option(
-    "--image",
-    default=host_cluster.IMAGE,
-    envvar="P8S_IMAGE",
-    show_default=True,
-    help="the image; a short container of it tells what only a container can",
-)
+@cli_options.image
 @click.option(
     "--port",
     "ports",

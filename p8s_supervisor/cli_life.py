@@ -176,18 +176,7 @@ def wait_(name: str, timeout: float) -> None:
 
 
 @click.command()
-@click.option(
-    "--name",
-    "-n",
-    default="default",
-    envvar="P8S_NAME",
-    callback=cli_options.check_name,
-    show_default=True,
-    help="the cluster to prepare",
-)
-@click.option(
-    "--image", default=host_cluster.IMAGE, envvar="P8S_IMAGE", show_default=True, help="its image"
-)
+@cli_options.new
 def setup(name: str, image: str) -> None:
     """Look whether the host can run p8s, and prepare a cluster's volume. Nothing is started."""
     from p8s_supervisor import doctor, settings

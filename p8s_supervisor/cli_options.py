@@ -61,6 +61,31 @@ def named(function: Function) -> Function:
     )(function)
 
 
+def new(function: Function) -> Function:
+    """--name of a cluster that is to be, and --image."""
+    name = click.option(
+        "--name",
+        "-n",
+        default="default",
+        envvar="P8S_NAME",
+        callback=check_name,
+        show_default=True,
+        help="the cluster's name; its container, volume and context are p8s-NAME",
+    )
+    return name(image(function))
+
+
+def image(function: Function) -> Function:
+    """--image: what clusters are made of."""
+    return click.option(
+        "--image",
+        default=host_cluster.IMAGE,
+        envvar="P8S_IMAGE",
+        show_default=True,
+        help="the image",
+    )(function)
+
+
 def output(function: Function) -> Function:
     """-o: a table, or JSON."""
     return click.option(

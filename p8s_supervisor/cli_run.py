@@ -254,22 +254,7 @@ def check_host(wanted: host_run.Wanted) -> None:
 
 
 @click.command()
-@click.option(
-    "--name",
-    "-n",
-    default="default",
-    envvar="P8S_NAME",
-    callback=cli_options.check_name,
-    show_default=True,
-    help="the cluster's name; its container, volume and context are p8s-NAME",
-)
-@click.option(
-    "--image",
-    default=host_cluster.IMAGE,
-    envvar="P8S_IMAGE",
-    show_default=True,
-    help="what to run",
-)
+@cli_options.new
 @click.option("--detach", "-d", is_flag=True, help="return when the cluster is ready")
 @click.option(
     "--restart",
