@@ -139,16 +139,24 @@ def test_a_warning_of_kubernetes_comes_to_who_follows(
     assert told.data["reason"] == "ErrImageNeverPull"
 
 
-def test_a_process_that_ended_is_told_as_started_again(cluster: nodes.Node) -> None:
-    before = last_id(cluster)
-    cluster.execute("sh", "-c", "kill -9 $(pidof kubelet)")
+@pytest.fixture(scope="module")
+def harmed() -> typing.Iterator[nodes.Node]:
+    """A cluster whose components are killed, which other tests must not find restarted."""
+    with nodes.run() as node:
+        node.await_ready()
+        yield node
+
+
+def test_a_process_that_ended_is_told_as_started_again(harmed: nodes.Node) -> None:
+    before = last_id(harmed)
+    harmed.execute("sh", "-c", "kill -9 $(pidof kubelet)")
     wait.until(
-        lambda: None if cluster.execute("pidof", "kubelet", check=False) else "there is none",
+        lambda: None if harmed.execute("pidof", "kubelet", check=False) else "there is none",
         awaited="another kubelet",
         seconds=30,
     )
-    cluster.await_ready()
-    told = await_event(cluster, "restart", "kubelet", after=before)
+    harmed.await_ready()
+    told = await_event(harmed, "restart", "kubelet", after=before)
     assert told.data["component"] == "kubelet"
     assert told.data["restarts"] >= 1
 
@@ -200,11 +208,11 @@ def test_no_other_file_is_shown(cluster: nodes.Node, component: str) -> None:
     assert "root:" not in answer.text
 
 
-def test_a_log_is_followed_over_a_restart_of_its_component(cluster: nodes.Node) -> None:
-    before = last_id(cluster)
-    address = cluster.url("/logs/kube-scheduler?follow=true&tail=0")
+def test_a_log_is_followed_over_a_restart_of_its_component(harmed: nodes.Node) -> None:
+    before = last_id(harmed)
+    address = harmed.url("/logs/kube-scheduler?follow=true&tail=0")
     with requests.get(address, stream=True, timeout=30) as answer:
-        cluster.execute("sh", "-c", "kill $(pidof kube-scheduler)")
+        harmed.execute("sh", "-c", "kill $(pidof kube-scheduler)")
         seen = []
         for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
             seen.append(line)
@@ -213,9 +221,9 @@ def test_a_log_is_followed_over_a_restart_of_its_component(cluster: nodes.Node) 
     # What the old one said at its end, and the first thing that the new one says.
     assert any("Stopped listening on" in line for line in seen)
     assert any("FLAG: " in line for line in seen)
-    told = await_event(cluster, "restart", "kube-scheduler", after=before)
+    told = await_event(harmed, "restart", "kube-scheduler", after=before)
     assert told.data["kind"] == "pod"
-    cluster.await_ready()
+    harmed.await_ready()
 
 
 def test_clients_that_leave_make_room_for_others(cluster: nodes.Node) -> None:
