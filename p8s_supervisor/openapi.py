@@ -12,11 +12,20 @@ Schema = dict[str, typing.Any]
 VERSION = "1.0.0"
 
 TEXT: Schema = {"type": "string"}
+BYTES: Schema = {"type": "string", "format": "binary"}
 # What may stand in a path or a query: no control characters.
 WORD: Schema = {"type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[!-~]+$"}
 FLAG: Schema = {"type": "boolean"}
 OBJECT: Schema = {"type": "object"}
 NAMES: Schema = {"type": "array", "items": TEXT}
+# Of answers whose route says no more than their content type.
+BY_CONTENT_TYPE = {
+    "application/gzip": BYTES,
+    "application/json": OBJECT,
+    "application/yaml": OBJECT,
+    "text/event-stream": TEXT,
+    "text/plain": TEXT,
+}
 PROBLEM: Schema = {
     "type": "object",
     "required": ["status", "detail"],
@@ -75,7 +84,7 @@ class Route:
         summary: what it does, one sentence.
         status: of a good answer.
         content_type: of a good answer.
-        schema: of a good answer.
+        schema: of a good answer; None: what its content type says.
         handler: what answers it; its type is the API's business.
         parameters: of the path and the query.
         body: content type → schema of what is sent; None where nothing is.
@@ -85,7 +94,7 @@ class Route:
     summary: str
     status: int = 200
     content_type: str = "application/json"
-    schema: Schema = dataclasses.field(default_factory=lambda: OBJECT)
+    schema: Schema | None = None
     handler: collections.abc.Callable[..., typing.Any]
     parameters: tuple[Parameter, ...] = ()
     body: tuple[str, Schema] | None = None
@@ -135,7 +144,11 @@ def _describe_route(route: Route) -> Schema:
         "responses": {
             str(route.status): {
                 "description": route.summary,
-                "content": {route.content_type: {"schema": route.schema}},
+                "content": {
+                    route.content_type: {
+                        "schema": route.schema or BY_CONTENT_TYPE[route.content_type]
+                    }
+                },
             },
             "default": {
                 "description": "What is wrong, and what to do about it (RFC 9457).",

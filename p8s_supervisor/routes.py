@@ -51,7 +51,7 @@ def _users(called: api.Api, given: Given) -> flask.Response:
     wrong = _check_user(wanted)
     if wrong:
         raise errors.RequestError("; ".join(wrong), status=400, hint="GET /openapi.json tells more")
-    return answers.credentials(called.add_user(wanted), status=201)
+    return answers.credentials(called.add_user(_USER_DEFAULTS | wanted), status=201)
 
 
 def _check_user(wanted: object) -> list[str]:
@@ -148,6 +148,9 @@ USER: openapi.Schema = {
         "kind": {"type": "string", "enum": ["certificate", "token"], "default": "certificate"},
     },
 }
+_USER_DEFAULTS = {
+    name: field["default"] for name, field in USER["properties"].items() if "default" in field
+}
 
 _FOLLOW = openapi.Parameter(
     name="follow",
@@ -161,14 +164,12 @@ ROUTES = (
         request="GET /livez",
         summary="Ok as long as the sidecar answers.",
         content_type="text/plain",
-        schema=openapi.TEXT,
         handler=_livez,
     ),
     openapi.Route(
         request="GET /ready",
         summary="Ok when everything is ready; else 503 and what is missing.",
         content_type="text/plain",
-        schema=openapi.TEXT,
         handler=_ready,
     ),
     openapi.Route(
@@ -180,7 +181,6 @@ ROUTES = (
         request="GET /metrics",
         summary="Prometheus' text format.",
         content_type="text/plain",
-        schema=openapi.TEXT,
         handler=_metrics,
     ),
     openapi.Route(
@@ -192,7 +192,6 @@ ROUTES = (
         request="GET /kubeconfig",
         summary="An administrator's kubeconfig, for the host or for a given name.",
         content_type="application/yaml",
-        schema=openapi.OBJECT,
         handler=_kubeconfig,
         parameters=(
             openapi.Parameter(
@@ -207,7 +206,6 @@ ROUTES = (
         summary="A kubeconfig for a user of its own.",
         status=201,
         content_type="application/yaml",
-        schema=openapi.OBJECT,
         handler=_users,
         body=("application/json", USER),
     ),
@@ -232,7 +230,6 @@ ROUTES = (
         request="GET /events",
         summary="Phases, readiness, restarts and Kubernetes' warnings, as server-sent events.",
         content_type="text/event-stream",
-        schema=openapi.TEXT,
         handler=_events,
         parameters=(dataclasses.replace(_FOLLOW, default=True),),
     ),
@@ -246,7 +243,6 @@ ROUTES = (
         request="GET /logs/{component}",
         summary="A component's log.",
         content_type="text/plain",
-        schema=openapi.TEXT,
         handler=_log,
         parameters=(
             openapi.Parameter(
@@ -270,13 +266,12 @@ ROUTES = (
         summary="Imports an image archive (docker save, OCI); layers that are there may lack.",
         schema={"type": "object", "properties": {"images": openapi.NAMES}},
         handler=_load_images,
-        body=("application/octet-stream", {"type": "string", "format": "binary"}),
+        body=("application/octet-stream", openapi.BYTES),
     ),
     openapi.Route(
         request="GET /bundle",
         summary="Logs, events, objects, timeline and settings in one tar.gz, without secrets.",
         content_type="application/gzip",
-        schema={"type": "string", "format": "binary"},
         handler=_bundle,
     ),
     openapi.Route(
@@ -284,7 +279,6 @@ ROUTES = (
         summary="The stop has begun; the container ends when it is done.",
         status=202,
         content_type="text/plain",
-        schema=openapi.TEXT,
         handler=_stop,
     ),
 )

@@ -69,6 +69,13 @@ def test_a_user_gets_a_kubeconfig_that_no_cache_keeps() -> None:
     assert cluster.calls == [("user", wanted)]
 
 
+def test_a_user_has_what_the_document_says_by_default() -> None:
+    cluster = http.Cluster()
+    http.call(http.make_client(cluster), "POST /users", data='{"name": "ann"}', headers=JSON)
+    wanted = {"name": "ann", "groups": [], "ttl": "24h", "kind": "certificate"}
+    assert cluster.calls == [("user", wanted)]
+
+
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
