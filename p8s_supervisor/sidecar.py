@@ -106,28 +106,38 @@ def serve(run: context.Context, monitor: health.Monitor) -> None:
 
 
 def make_api(run: context.Context, monitor: health.Monitor) -> api.Api:
-    """What the routes call."""
-    from p8s_supervisor import api, bundle, images, logs, report, reset, users
+    """What the routes call.
+
+    What is asked for after the start is imported when it is asked for: the start is under way.
+    """
+    from p8s_supervisor import api, report
 
     return api.Api(
         missing=monitor.missing,
         status=lambda: report.describe(run, monitor),
         metrics=lambda: report.metrics(run, monitor),
         settings=run.loaded.describe,
-        kubeconfig=lambda host: users.kubeconfig_for(run, host),
+        kubeconfig=lambda host: make_kubeconfig(run, host),
         add_user=lambda wanted: add_user(run, wanted),
-        apply=lambda: reset.apply(run),
-        reset=lambda namespace: reset.reset(run, namespace),
+        apply=lambda: apply(run),
+        reset=lambda namespace: reset_namespace(run, namespace),
         events=lambda after, seconds: run.journal.read(after, seconds=seconds),
         list_logs=lambda: logs.list_components(run),
         read_log=lambda component, follow, tail: logs.read(
-            run, component, follow=follow, tail=tail, cancelled=lambda: False
+            run, component, follow=follow, tail=tail
         ),
-        list_images=lambda: images.list_images(run),
-        load_images=lambda stream: images.load(run, stream),
-        bundle=lambda target: bundle.write(run, monitor, target),
+        list_images=lambda: list_images(run),
+        load_images=lambda stream: load_images(run, stream),
+        bundle=lambda target: write_bundle(run, monitor, target),
         stop=run.request_stop,
     )
+
+
+def make_kubeconfig(run: context.Context, host: str | None) -> str:
+    """See `users.kubeconfig_for`."""
+    from p8s_supervisor import users
+
+    return users.kubeconfig_for(run, host)
 
 
 def add_user(run: context.Context, wanted: dict[str, typing.Any]) -> str:
@@ -139,16 +149,47 @@ def add_user(run: context.Context, wanted: dict[str, typing.Any]) -> str:
     from p8s_supervisor import parsers, users
 
     try:
-        ttl = parsers.parse_duration(wanted.get("ttl", "24h"))
+        ttl = parsers.parse_duration(wanted["ttl"])
     except ValueError as error:
         raise errors.RequestError(f"ttl: {error}", status=400) from error
     return users.make(
-        run,
-        name=wanted["name"],
-        groups=tuple(wanted.get("groups", ())),
-        ttl=ttl,
-        kind=wanted.get("kind", "certificate"),
+        run, name=wanted["name"], groups=tuple(wanted["groups"]), ttl=ttl, kind=wanted["kind"]
     )
+
+
+def apply(run: context.Context) -> list[str]:
+    """See `reset.apply`."""
+    from p8s_supervisor import reset
+
+    return reset.apply(run)
+
+
+def reset_namespace(run: context.Context, namespace: str) -> list[str]:
+    """See `reset.reset`."""
+    from p8s_supervisor import reset
+
+    return reset.reset(run, namespace)
+
+
+def list_images(run: context.Context) -> dict[str, typing.Any]:
+    """See `images.list_images`."""
+    from p8s_supervisor import images
+
+    return images.list_images(run)
+
+
+def load_images(run: context.Context, stream: typing.IO[bytes]) -> list[str]:
+    """See `images.load`."""
+    from p8s_supervisor import images
+
+    return images.load(run, stream)
+
+
+def write_bundle(run: context.Context, monitor: health.Monitor, target: typing.BinaryIO) -> None:
+    """See `bundle.write`."""
+    from p8s_supervisor import bundle
+
+    bundle.write(run, monitor, target)
 
 
 def begin_service(run: context.Context, monitor: health.Monitor) -> None:
