@@ -6,7 +6,6 @@ Pure: from settings, facts and paths to text. A flag is one line here.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 import typing
 import urllib.parse
@@ -317,82 +316,6 @@ def kubelet_config(plan: Plan) -> dict[str, typing.Any]:
         # kubelet's default of -999 is refused too, and tried again for 0.2 s.
         config["oomScoreAdj"] = 0
     return config
-
-
-def containerd_config(plan: Plan, *, snapshotter: str) -> str:
-    """containerd's configuration, version 3 (containerd 2.x), as TOML."""
-    restrict = "false" if plan.facts.can_raise_limits else "true"
-    return f"""\
-version = 3
-root = "{plan.paths.containerd_root}"
-state = "/run/containerd"
-disabled_plugins = [
-  "io.containerd.nri.v1.nri",
-  "io.containerd.internal.v1.tracing",
-  "io.containerd.tracing.processor.v1.otlp",
-]
-
-[grpc]
-  address = "{plan.paths.containerd_socket}"
-
-[plugins."io.containerd.cri.v1.images"]
-  snapshotter = "{snapshotter}"
-  [plugins."io.containerd.cri.v1.images".pinned_images]
-    sandbox = "p8s.local/pause:1"
-  [plugins."io.containerd.cri.v1.images".registry]
-    config_path = "/etc/containerd/certs.d"
-
-[plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = {restrict}
-  # Every pod shares the node's kernel and its lack of limits; so does the node with its host.
-  tolerate_missing_hugetlb_controller = true
-  # kubelet asks for statistics every ten seconds; collecting them each second costs as much as a shim.
-  stats_collect_period = "10s"
-  [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = ["/opt/cni/bin"]
-    conf_dir = "{plan.paths.cni_config.parent}"
-    max_conf_num = 1
-  [plugins."io.containerd.cri.v1.runtime".containerd]
-    default_runtime_name = "crun"
-    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun]
-      runtime_type = "io.containerd.runc.v2"
-      [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun.options]
-        BinaryName = "/usr/bin/crun"
-        SystemdCgroup = false
-"""
-
-
-def cni_config(plan: Plan, *, port_map_backend: str) -> str:
-    """The pod network: a routed veth for each pod (ptp), addresses by host-local, hostPorts.
-
-    ptp, not bridge: service traffic between two pods of a node is routed, so that it passes
-    kube-proxy's rules without the br_netfilter module.
-    """
-    config = {
-        "cniVersion": "1.0.0",
-        "name": "p8s",
-        "plugins": [
-            {
-                "type": "ptp",
-                # Masquerading is one rule of `network`, not one for each pod.
-                "ipMasq": False,
-                "ipam": {
-                    "type": "host-local",
-                    # On a tmpfs: after a restart no pod has its address any more.
-                    "dataDir": "/run/cni/networks",
-                    "ranges": [[{"subnet": str(plan.settings.pod_cidr)}]],
-                    "routes": [{"dst": "0.0.0.0/0"}],
-                },
-            },
-            {
-                "type": "portmap",
-                "capabilities": {"portMappings": True},
-                "snat": True,
-                "backend": port_map_backend,
-            },
-        ],
-    }
-    return json.dumps(config, indent=2) + "\n"
 
 
 def command_script(command: list[str]) -> str:

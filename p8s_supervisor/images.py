@@ -9,7 +9,7 @@ import secrets
 import tarfile
 import typing
 
-from p8s_supervisor import bootstrap, commands, context, errors, image_stream, oci, paths, wait
+from p8s_supervisor import commands, context, errors, image_stream, oci, paths, setup, wait
 
 NAMESPACE = "k8s.io"
 # Images that are not unpacked yet are named like this, by no name that a pod has.
@@ -146,7 +146,7 @@ def _import(
     """Import and unpack under passing names, which are put into `imported`."""
     places = run.plan.paths
     store = Store(places)
-    snapshotter = bootstrap.choose_snapshotter(places.state)
+    snapshotter = setup.choose_snapshotter(places.state)
     command = ctr(places, "images", "import", "--local", f"--snapshotter={snapshotter}", "-")
     machine = platform.machine()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 
-from p8s_supervisor import bootstrap, containers, context, errors, kube, probes, status, wait
+from p8s_supervisor import containers, context, errors, gates, kube, probes, status, wait
 
 # How long a container gets between SIGTERM and SIGKILL where no pod says otherwise: the control
 # plane, and everything where there is no drain.
@@ -164,6 +164,6 @@ def tell_failure(run: context.Context, error: Exception) -> errors.ExitCode:
 
     run.tell("the start failed: " + "".join(traceback.format_exception(error)))
     for name in ("etcd", "containerd", "kubelet"):
-        for line in bootstrap.log_tail(run.plan.paths, name):
+        for line in gates.log_tail(run.plan.paths, name):
             run.tell(f"  {name} | {line}")
     return errors.ExitCode.START_FAILED

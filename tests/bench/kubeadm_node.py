@@ -28,6 +28,7 @@ from p8s_supervisor import (
     paths,
     probes,
     settings,
+    setup,
     wait,
 )
 
@@ -98,7 +99,7 @@ def prepare(plan: components.Plan, *, repository: str) -> None:
     init.hide_host_sysctls(plan.paths.run)
     resolv = network.set_up(plan, own_resolv_conf=pathlib.Path("/etc/resolv.conf"))
     files.write(plan.paths.resolv_conf, resolv)
-    bootstrap.write_runtime_configuration(plan)
+    setup.write_runtime_configuration(plan)
     version = json.loads(plan.paths.versions.read_text())["kubernetes"]
     files.write(CONFIGURATION, kubeadm_config(plan, repository=repository, version=version))
     start("containerd", components.containerd(plan))

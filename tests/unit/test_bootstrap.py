@@ -18,6 +18,7 @@ from p8s_supervisor import (
     content,
     context,
     errors,
+    gates,
     health,
     manifests,
     ports,
@@ -201,7 +202,7 @@ def test_raise_failure(
             make_static_pod_log(run, name, number, text)
     told = None
     try:
-        bootstrap.raise_failure(run)
+        gates.raise_failure(run)
     except errors.ComponentFailedError as error:
         told = str(error)
     assert told == failed
@@ -223,11 +224,11 @@ def test_attempts_of_earlier_starts_do_not_count(
 ) -> None:
     run = fakes.make_context(tmp_path)
     make_static_pod_log(run, "kube-apiserver", before)
-    run.attempts = {"kube-apiserver": bootstrap.last_attempt(run.plan.paths, "kube-apiserver")}
+    run.attempts = {"kube-apiserver": gates.last_attempt(run.plan.paths, "kube-apiserver")}
     make_static_pod_log(run, "kube-apiserver", now)
     failed = False
     try:
-        bootstrap.raise_failure(run)
+        gates.raise_failure(run)
     except errors.ComponentFailedError:
         failed = True
     assert failed is fails
@@ -237,8 +238,8 @@ def test_log_tail_of_a_process_is_its_last_lines(tmp_path: pathlib.Path) -> None
     places = fakes.make_plan(tmp_path).paths
     places.logs.mkdir(parents=True)
     (places.logs / "etcd.log").write_text("".join(f"{number}\n" for number in range(30)))
-    assert bootstrap.log_tail(places, "etcd") == [str(number) for number in range(10, 30)]
-    assert bootstrap.log_tail(places, "kubelet") == []
+    assert gates.log_tail(places, "etcd") == [str(number) for number in range(10, 30)]
+    assert gates.log_tail(places, "kubelet") == []
 
 
 def test_log_tail_of_a_static_pod_is_that_of_its_latest_attempt(tmp_path: pathlib.Path) -> None:
@@ -252,12 +253,12 @@ def test_log_tail_of_a_static_pod_is_that_of_its_latest_attempt(tmp_path: pathli
         "2026-01-01T00:00:01Z stdout P another\n"
         "2026-01-01T00:00:01Z stdout F \n",
     )
-    assert bootstrap.log_tail(run.plan.paths, "kube-apiserver") == [
+    assert gates.log_tail(run.plan.paths, "kube-apiserver") == [
         "E0101 a line with  blanks",
         "another",
         "",
     ]
-    assert bootstrap.log_tail(run.plan.paths, "kube-scheduler") == []
+    assert gates.log_tail(run.plan.paths, "kube-scheduler") == []
 
 
 # --- gates

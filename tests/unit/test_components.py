@@ -13,7 +13,7 @@ import typing
 
 import pytest
 
-from p8s_supervisor import components, pki
+from p8s_supervisor import components, pki, runtime
 from tests import fakes
 
 ROOT = pathlib.Path("/")
@@ -351,32 +351,32 @@ def test_limits_that_cannot_be_raised_are_not_raised(
 ) -> None:
     facts = dataclasses.replace(fakes.FACTS, can_raise_limits=can_raise_limits)
     plan = fakes.make_plan(ROOT, facts=facts)
-    config = tomllib.loads(components.containerd_config(plan, snapshotter="overlayfs"))
-    runtime = config["plugins"]["io.containerd.cri.v1.runtime"]
+    config = tomllib.loads(runtime.containerd_config(plan, snapshotter="overlayfs"))
+    cri = config["plugins"]["io.containerd.cri.v1.runtime"]
     assert components.kubelet_config(plan).get("featureGates") == gates
-    assert runtime["restrict_oom_score_adj"] is restricted
+    assert cri["restrict_oom_score_adj"] is restricted
 
 
 @pytest.mark.parametrize("snapshotter", ["overlayfs", "native"])
 def test_containerd_config_is_toml_with_the_node_s_paths(snapshotter: str) -> None:
     plan = fakes.make_plan(ROOT)
-    config = tomllib.loads(components.containerd_config(plan, snapshotter=snapshotter))
+    config = tomllib.loads(runtime.containerd_config(plan, snapshotter=snapshotter))
     images = config["plugins"]["io.containerd.cri.v1.images"]
-    runtime = config["plugins"]["io.containerd.cri.v1.runtime"]
+    cri = config["plugins"]["io.containerd.cri.v1.runtime"]
     assert config["version"] == 3
     assert config["root"] == "/var/lib/p8s/containerd"
     assert config["grpc"]["address"] == "/run/containerd/containerd.sock"
     assert images["snapshotter"] == snapshotter
     assert images["pinned_images"] == {"sandbox": "p8s.local/pause:1"}
-    assert runtime["cni"]["conf_dir"] == "/etc/cni/net.d"
-    crun = runtime["containerd"]["runtimes"][runtime["containerd"]["default_runtime_name"]]
+    assert cri["cni"]["conf_dir"] == "/etc/cni/net.d"
+    crun = cri["containerd"]["runtimes"][cri["containerd"]["default_runtime_name"]]
     assert crun["options"] == {"BinaryName": "/usr/bin/crun", "SystemdCgroup": False}
 
 
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 def test_cni_config_gives_pods_the_pod_range(backend: str) -> None:
     plan = fakes.make_plan(ROOT, "--pod-cidr=10.97.0.0/20")
-    config = json.loads(components.cni_config(plan, port_map_backend=backend))
+    config = json.loads(runtime.cni_config(plan, port_map_backend=backend))
     ptp, portmap = config["plugins"]
     assert (config["name"], config["cniVersion"]) == ("p8s", "1.0.0")
     assert (ptp["type"], ptp["ipMasq"]) == ("ptp", False)

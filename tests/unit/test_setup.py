@@ -10,7 +10,7 @@ import pytest
 import yaml
 from cryptography import x509
 
-from p8s_supervisor import bootstrap, commands, context, errors, health, network
+from p8s_supervisor import commands, context, errors, health, network, record, setup
 from tests import fakes
 
 RESOLV_CONF = "nameserver 10.0.0.53\n"
@@ -32,7 +32,7 @@ def rules(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def set_up(run: context.Context) -> None:
-    bootstrap.set_up(run, health.Monitor(run))
+    setup.set_up(run, health.Monitor(run))
 
 
 def list_files(root: pathlib.Path) -> dict[str, tuple[int, bytes]]:
@@ -193,7 +193,7 @@ def write_record(run: context.Context, text: str | bytes) -> pathlib.Path:
 
 
 def test_a_new_volume_has_no_record(tmp_path: pathlib.Path) -> None:
-    assert bootstrap.check_record(fakes.make_context(tmp_path)) is True
+    assert record.check(fakes.make_context(tmp_path)) is True
 
 
 @pytest.mark.usefixtures("rules")
@@ -201,7 +201,7 @@ def test_set_up_leaves_the_record_of_a_new_volume(tmp_path: pathlib.Path) -> Non
     run = fakes.make_context(tmp_path)
     set_up(run)
     assert json.loads(run.plan.paths.cluster_record.read_text()) == RECORD
-    assert bootstrap.check_record(fakes.make_context(tmp_path)) is False
+    assert record.check(fakes.make_context(tmp_path)) is False
 
 
 @pytest.mark.usefixtures("rules")
@@ -214,7 +214,7 @@ def test_the_record_comes_last_so_that_a_setup_that_was_cut_off_starts_over(
     monkeypatch.setattr(network, "set_up", fail)
     with pytest.raises(errors.CommandError):
         set_up(fakes.make_context(tmp_path))
-    assert bootstrap.check_record(fakes.make_context(tmp_path)) is True
+    assert record.check(fakes.make_context(tmp_path)) is True
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_record_is_compared_with_the_settings(
     write_record(run, json.dumps(RECORD))
     found: tuple[str, ...] = ()
     try:
-        assert bootstrap.check_record(run) is False
+        assert record.check(run) is False
     except errors.SettingsError as error:
         found = error.errors
     assert found == wrong
@@ -282,7 +282,7 @@ def test_a_damaged_record_is_refused_and_kept(tmp_path: pathlib.Path, text: str 
     file = write_record(run, text)
     before = list_files(tmp_path)
     with pytest.raises(errors.P8sError) as caught:
-        bootstrap.check_record(run)
+        record.check(run)
     assert caught.value.message.startswith(f"{file} is damaged: ")
     assert caught.value.hint.endswith("service_cidr, pod_cidr, cluster_domain, node_name")
     assert list_files(tmp_path) == before
@@ -324,5 +324,5 @@ def test_choose_snapshotter(
 ) -> None:
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/mounts").write_text("\n".join(mounts) + "\n")
-    monkeypatch.setattr(bootstrap, "pathlib", fakes.Rooted(tmp_path))
-    assert bootstrap.choose_snapshotter(pathlib.Path("/var/lib/p8s")) == expected
+    monkeypatch.setattr(setup, "pathlib", fakes.Rooted(tmp_path))
+    assert setup.choose_snapshotter(pathlib.Path("/var/lib/p8s")) == expected

@@ -1,0 +1,76 @@
+"""The gates of the start: wait until something holds, or say at once that it will not."""
+
+from __future__ import annotations
+
+import pathlib
+
+from p8s_supervisor import context, errors, files, paths, probes, wait
+
+LOG_LINES = 20
+# A static pod that has ended this often in one start is not waited for any longer.
+ATTEMPTS = 2
+
+
+def pass_gate(run: context.Context, component: str, awaited: str, probe: wait.Probe) -> None:
+    """Wait until the probe holds, until a component fails for good, or until the deadline.
+
+    Raises:
+        ComponentFailedError: with the last lines of the failed component's log.
+    """
+
+    def guarded() -> str | None:
+        reason = probe()
+        if reason is not None:
+            raise_failure(run)
+        return reason
+
+    left = run.plan.settings.start_timeout - run.timeline.now()
+    try:
+        wait.until(guarded, awaited=awaited, seconds=max(left, 0), cancelled=run.stop.is_set)
+    except errors.WaitTimeoutError as error:
+        raise errors.ComponentFailedError(
+            component, str(error), log_tail=log_tail(run.plan.paths, component)
+        ) from error
+
+
+def raise_failure(run: context.Context) -> None:
+    """Say so at once when a component will not come up any more.
+
+    Raises:
+        ComponentFailedError: supervisord gave a process up, or a static pod ended twice.
+    """
+    for process in run.supervisor.list_processes():
+        if process.state == "FATAL":
+            raise errors.ComponentFailedError(
+                process.name, process.reason, log_tail=log_tail(run.plan.paths, process.name)
+            )
+    for name, before in run.attempts.items():
+        if last_attempt(run.plan.paths, name) - before > ATTEMPTS:
+            raise errors.ComponentFailedError(
+                name, "it keeps ending", log_tail=log_tail(run.plan.paths, name)
+            )
+
+
+def static_pod_logs(places: paths.Paths, name: str) -> list[pathlib.Path]:
+    """A static pod's container logs, newest last; kubelet keeps those of its latest attempts."""
+    logs = places.pod_logs.glob(f"kube-system_{name}-*/{name}/*.log")
+    return sorted(logs, key=lambda log: log.lstat().st_mtime)
+
+
+def last_attempt(places: paths.Paths, name: str) -> int:
+    """The number of a static pod's latest attempt, which kubelet names its log by; -1: none."""
+    stems = [log.stem for log in static_pod_logs(places, name)]
+    return max((int(stem) for stem in stems if stem.isdigit()), default=-1)
+
+
+def log_tail(places: paths.Paths, component: str) -> list[str]:
+    """The last lines of a component's log, whether it is a process or a static pod."""
+    if component in probes.STATIC_PODS:
+        # The newest one may be that of an attempt which has not said anything yet.
+        for log in reversed(static_pod_logs(places, component)):
+            # kubelet's format: time, stream, a tag, then the line itself.
+            lines = [line.split(" ", 3)[-1] for line in files.tail(log, lines=LOG_LINES)]
+            if lines:
+                return lines
+        return []
+    return files.tail(places.logs / f"{component}.log", lines=LOG_LINES)

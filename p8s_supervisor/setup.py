@@ -1,0 +1,77 @@
+"""The start's first step: everything that components read, and the packet rules."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+from p8s_supervisor import (
+    audit,
+    components,
+    context,
+    credentials,
+    files,
+    health,
+    network,
+    record,
+    runtime,
+)
+
+
+def set_up(run: context.Context, monitor: health.Monitor) -> None:
+    """Everything that components read: PKI, kubeconfigs, configuration, static pods, rules.
+
+    containerd, which needs least of it, is started first: kubelet waits for its socket.
+    """
+    plan = run.plan
+    network.check_ranges(plan)
+    run.fresh = record.check(run)
+    write_runtime_configuration(plan)
+    run.supervisor.start("containerd")
+    run.admin = credentials.write(plan, fresh=run.fresh)
+    write_configuration(run)
+    if run.fresh:
+        record.write(run)
+
+
+def write_runtime_configuration(plan: components.Plan) -> None:
+    """containerd's configuration and command, and CNI's."""
+    files.write(
+        plan.paths.containerd_config,
+        runtime.containerd_config(plan, snapshotter=choose_snapshotter(plan.paths.state)),
+    )
+    files.write(plan.paths.cni_config, runtime.cni_config(plan, port_map_backend="nftables"))
+    write_command(plan, "containerd", components.containerd(plan))
+
+
+def write_command(plan: components.Plan, name: str, command: list[str]) -> None:
+    """A command that supervisord runs."""
+    files.write(plan.paths.commands / name, components.command_script(command), mode=0o600)
+
+
+def write_configuration(run: context.Context) -> None:
+    """The other components' configuration and commands, and the packet rules."""
+    plan = run.plan
+    resolv = network.set_up(plan, own_resolv_conf=pathlib.Path("/etc/resolv.conf"))
+    files.write(plan.paths.resolv_conf, resolv)
+    files.write(plan.paths.kubelet_config, json.dumps(components.kubelet_config(plan), indent=2))
+    audit.write_policy(plan.paths.audit_policy, plan.settings.audit)
+    # A start of its own for each static pod, see STEPS: what an earlier start left goes first.
+    for manifest in plan.paths.static_pods.glob("*.yaml"):
+        manifest.unlink()
+    write_command(plan, "etcd", components.etcd(plan))
+    write_command(plan, "kubelet", components.kubelet(plan))
+
+
+def choose_snapshotter(state: pathlib.Path) -> str:
+    """overlayfs where the state can hold an upper directory, else native (which copies).
+
+    overlayfs on overlayfs has no upper directory: the state is not a volume then.
+    """
+    best, kind = "", ""
+    for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
+        _, mounted_at, type_ = line.split()[:3]
+        inside = f"{state}/".startswith(mounted_at.rstrip("/") + "/")
+        if inside and len(mounted_at) >= len(best):
+            best, kind = mounted_at, type_
+    return "native" if kind == "overlay" else "overlayfs"
