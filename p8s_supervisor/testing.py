@@ -15,7 +15,7 @@ import typing
 import pytest
 
 if typing.TYPE_CHECKING:
-    from p8s_supervisor import cluster_access, shared_cluster
+    from p8s_supervisor.host import cluster_access, shared_cluster
 
     # For the annotations of tests: `from p8s_supervisor import testing`, `testing.Kubectl`.
     Cluster = cluster_access.Cluster
@@ -30,7 +30,7 @@ IMAGE = "p8s:latest"
 
 def __getattr__(name: str) -> typing.Any:
     if name in ("Cluster", "Kubectl"):
-        from p8s_supervisor import cluster_access
+        from p8s_supervisor.host import cluster_access
 
         return getattr(cluster_access, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -50,7 +50,7 @@ class Plugin:
     def session(self) -> shared_cluster.Session:
         """What the processes of this run of pytest agree on; made at the first look."""
         if self._session is None:
-            from p8s_supervisor import shared_cluster
+            from p8s_supervisor.host import shared_cluster
 
             given: dict[str, str] | None = getattr(self.config, "workerinput", {}).get("p8s")
             if given is None:

@@ -9,7 +9,8 @@ import json
 import threading
 import typing
 
-from p8s_supervisor import docker_host, errors, host_cluster
+from p8s_supervisor import errors
+from p8s_supervisor.host import clusters, docker_host
 
 STATUS: dict[str, typing.Any] = {
     "state": "ready",
@@ -131,10 +132,10 @@ def cluster(
     http: int = 1,
     exit_code: int = 0,
     labels: collections.abc.Mapping[str, str] | None = None,
-) -> host_cluster.Cluster:
+) -> clusters.Cluster:
     """A cluster with the usual ports in the node."""
-    own_labels = {host_cluster.LABEL: name} if own else {}
-    return host_cluster.Cluster(
+    own_labels = {clusters.LABEL: name} if own else {}
+    return clusters.Cluster(
         name=name,
         container=f"p8s-{name}" if own else name,
         identity=f"id-{name}",
@@ -162,14 +163,14 @@ class Engine(docker_host.Engine):
 
     def __init__(
         self,
-        *clusters: host_cluster.Cluster,
+        *found: clusters.Cluster,
         volumes: collections.abc.Iterable[str] = (),
         http: int = 1,
     ) -> None:
-        self.clusters = {found.name: found for found in clusters}
+        self.clusters = {each.name: each for each in found}
         self.volumes = set(volumes)
         self.calls: list[tuple[str, str]] = []
-        self.specs: list[host_cluster.Spec] = []
+        self.specs: list[clusters.Spec] = []
         self.failures: dict[str, list[errors.P8sError]] = {}
         self.log = b""
         self.ends = 0
@@ -188,19 +189,21 @@ class Engine(docker_host.Engine):
     def reach(self, address: str) -> str:
         return "127.0.0.1" if address in ("", "0.0.0.0", "::") else address
 
-    def has_image(self, image: str) -> bool:
-        return self.image
+    def find_image(self, name: str) -> clusters.Image | None:
+        if not self.image:
+            return None
+        return clusters.Image(identity="sha256:1", size=1, architecture="amd64", tags=(name,))
 
-    def list_clusters(self) -> list[host_cluster.Cluster]:
+    def list_clusters(self) -> list[clusters.Cluster]:
         return list(self.clusters.values())
 
     def list_volumes(self) -> dict[str, str]:
         return {name: f"p8s-{name}" for name in sorted(self.volumes)}
 
-    def find(self, name: str) -> host_cluster.Cluster | None:
+    def find(self, name: str) -> clusters.Cluster | None:
         return self.clusters.get(name)
 
-    def refresh(self, cluster: host_cluster.Cluster) -> host_cluster.Cluster | None:
+    def refresh(self, cluster: clusters.Cluster) -> clusters.Cluster | None:
         return self.clusters.get(cluster.name)
 
     def make_volume(self, name: str) -> str:
@@ -208,28 +211,26 @@ class Engine(docker_host.Engine):
         self.volumes.add(name)
         return f"p8s-{name}"
 
-    def create(self, spec: host_cluster.Spec) -> host_cluster.Cluster:
+    def create(self, spec: clusters.Spec) -> clusters.Cluster:
         self._record("create", spec.name)
         self.specs.append(spec)
-        labels = {host_cluster.KUBECONFIG_LABEL: spec.kubeconfig} if spec.kubeconfig else {}
+        labels = {clusters.KUBECONFIG_LABEL: spec.kubeconfig} if spec.kubeconfig else {}
         self.clusters[spec.name] = cluster(spec.name, http=self._http, labels=labels)
         return self.clusters[spec.name]
 
-    def start(self, cluster: host_cluster.Cluster) -> None:
+    def start(self, cluster: clusters.Cluster) -> None:
         self._record("start", cluster.name)
 
-    def stop(
-        self, cluster: host_cluster.Cluster, *, seconds: float = host_cluster.STOP_SECONDS
-    ) -> None:
+    def stop(self, cluster: clusters.Cluster, *, seconds: float = clusters.STOP_SECONDS) -> None:
         self._record("stop", cluster.name)
 
-    def kill(self, cluster: host_cluster.Cluster) -> None:
+    def kill(self, cluster: clusters.Cluster) -> None:
         self._record("kill", cluster.name)
 
-    def wait(self, cluster: host_cluster.Cluster) -> int:
+    def wait(self, cluster: clusters.Cluster) -> int:
         return self.ends
 
-    def remove(self, cluster: host_cluster.Cluster) -> None:
+    def remove(self, cluster: clusters.Cluster) -> None:
         self._record("remove", cluster.name)
         self.clusters.pop(cluster.name, None)
 
@@ -240,13 +241,13 @@ class Engine(docker_host.Engine):
         return found
 
     def read_logs(
-        self, cluster: host_cluster.Cluster, *, follow: bool = False, tail: int | None = None
+        self, cluster: clusters.Cluster, *, follow: bool = False, tail: int | None = None
     ) -> collections.abc.Iterator[bytes]:
         yield self.log
 
-    def execute(self, cluster: host_cluster.Cluster, *command: str) -> str:
+    def execute(self, cluster: clusters.Cluster, *command: str) -> str:
         self._record("execute", " ".join(command))
         return self.token
 
-    def copy(self, cluster: host_cluster.Cluster, path: str) -> bytes:
+    def copy(self, cluster: clusters.Cluster, path: str) -> bytes:
         return b""

@@ -97,7 +97,11 @@ class P8s:
         pass
 
     def kubeconfig(self) -> str:
-        program = "import requests; print(requests.get('http://127.0.0.1:8989/kubeconfig').text)"
+        program = (
+            "import pathlib, requests; token = pathlib.Path('/run/p8s/token').read_text().strip(); "
+            "print(requests.get('http://127.0.0.1:8989/kubeconfig', "
+            "headers={'Authorization': f'Bearer {token}'}).text)"
+        )
         return nodes.docker("exec", self.container, "python3", "-c", program)
 
 

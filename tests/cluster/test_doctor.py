@@ -9,10 +9,10 @@ import sys
 import time
 import typing
 
-from p8s_supervisor import doctor_facts
+from p8s_supervisor.host import doctor_facts
 from tests.cluster import nodes
 
-COMMAND = [sys.executable, "-c", "from p8s_supervisor import cli; cli.main()", "doctor"]
+COMMAND = [sys.executable, "-c", "from p8s_supervisor.host import cli; cli.main()", "doctor"]
 
 
 def run_doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 def run_load(node: nodes.Node, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
-            *(sys.executable, "-c", "from p8s_supervisor import cli; cli.main()"),
+            *(sys.executable, "-c", "from p8s_supervisor.host import cli; cli.main()"),
             *("load", f"--name={node.name}", *arguments),
         ],
         capture_output=True,

@@ -11,7 +11,8 @@ import click
 import pytest
 import yaml
 
-from p8s_supervisor import cli, settings, testing
+from p8s_supervisor import settings, testing
+from p8s_supervisor.host import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

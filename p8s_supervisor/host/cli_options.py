@@ -9,7 +9,8 @@ import typing
 
 import click
 
-from p8s_supervisor import client, docker_host, errors, host_cluster, parsers
+from p8s_supervisor import errors, parsers
+from p8s_supervisor.host import client, clusters, docker_host
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
@@ -79,7 +80,7 @@ def image(function: Function) -> Function:
     """--image: what clusters are made of."""
     return click.option(
         "--image",
-        default=host_cluster.IMAGE,
+        default=clusters.IMAGE,
         envvar="P8S_IMAGE",
         show_default=True,
         help="the image",
@@ -98,7 +99,7 @@ def output(function: Function) -> Function:
     )(function)
 
 
-def find_running(engine: docker_host.Engine, name: str) -> host_cluster.Cluster:
+def find_running(engine: docker_host.Engine, name: str) -> clusters.Cluster:
     """A cluster whose container runs.
 
     Raises:
@@ -114,7 +115,7 @@ def find_running(engine: docker_host.Engine, name: str) -> host_cluster.Cluster:
     )
 
 
-def make_client(engine: docker_host.Engine, cluster: host_cluster.Cluster) -> client.Client:
+def make_client(engine: docker_host.Engine, cluster: clusters.Cluster) -> client.Client:
     """A client of a running cluster."""
     return client.Client(
         find_url(engine, cluster),
@@ -123,13 +124,13 @@ def make_client(engine: docker_host.Engine, cluster: host_cluster.Cluster) -> cl
     )
 
 
-def find_url(engine: docker_host.Engine, cluster: host_cluster.Cluster) -> str:
+def find_url(engine: docker_host.Engine, cluster: clusters.Cluster) -> str:
     """Where the HTTP API of a running cluster is, seen from here.
 
     A container that was not made by `p8s run` may have another port than the default one; one whose
     port is not published is reached at its own address, which works on the engine's host.
     """
-    inside = int(cluster.labels.get(host_cluster.HTTP_LABEL, host_cluster.HTTP_PORT))
+    inside = int(cluster.labels.get(clusters.HTTP_LABEL, clusters.HTTP_PORT))
     if inside not in cluster.ports:
         told = engine.execute(cluster, "cat", "/run/p8s/http-address").split()
         inside = int(told[1]) if len(told) == 2 else inside

@@ -14,16 +14,8 @@ import time
 import types
 import typing
 
-from p8s_supervisor import (
-    cli_options,
-    client,
-    console,
-    docker_host,
-    errors,
-    host_cluster,
-    host_kubeconfig,
-    settings,
-)
+from p8s_supervisor import errors, settings
+from p8s_supervisor.host import cli_options, client, clusters, console, contexts, docker_host
 
 ATTEMPTS = 3
 INTERVAL = 0.1
@@ -44,7 +36,7 @@ class Wanted:
         names_server: whether a setting names the apiserver's URL already.
     """
 
-    spec: host_cluster.Spec
+    spec: clusters.Spec
     settings: settings.Settings
     publish_http: int | None = None
     publish_api: int | None = None
@@ -60,7 +52,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.count = 0
-        self._cluster: host_cluster.Cluster | None = None
+        self._cluster: clusters.Cluster | None = None
         self._before: dict[signal.Signals, typing.Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -74,7 +66,7 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def watch(self, cluster: host_cluster.Cluster) -> None:
+    def watch(self, cluster: clusters.Cluster) -> None:
         """From now on this cluster is ended; at once, where a signal has come before."""
         self._cluster = cluster
         if self.count:
@@ -85,7 +77,7 @@ class Interrupts:
         if self._cluster is not None:
             self._end(self._cluster)
 
-    def _end(self, cluster: host_cluster.Cluster) -> None:
+    def _end(self, cluster: clusters.Cluster) -> None:
         # A thread with a connection of its own: the main thread is somewhere in another one.
         action = "kill" if self.count > 1 else "stop"
         threading.Thread(target=_end, args=(cluster, action), daemon=True).start()
@@ -93,7 +85,7 @@ class Interrupts:
             os.write(2, b"\np8s: stopping; a second signal kills\n")  # print is not reentrant
 
 
-def _end(cluster: host_cluster.Cluster, action: str) -> None:
+def _end(cluster: clusters.Cluster, action: str) -> None:
     engine = docker_host.connect()
     if action == "kill":
         engine.kill(cluster)
@@ -109,7 +101,7 @@ class Follower:
         is_shown: whether each line is printed as it comes.
     """
 
-    def __init__(self, cluster: host_cluster.Cluster) -> None:
+    def __init__(self, cluster: clusters.Cluster) -> None:
         self.lines: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
         self._cluster = cluster
         self.is_shown = False
@@ -137,7 +129,7 @@ def choose_ports(wanted: Wanted) -> tuple[int, int]:
 
     The cluster `default` has the well-known ones where they are free: habits and bookmarks work.
     """
-    usual = (host_cluster.HTTP_PORT, host_cluster.API_PORT)
+    usual = (clusters.HTTP_PORT, clusters.API_PORT)
     chosen: list[int] = []
     for given, known in zip((wanted.publish_http, wanted.publish_api), usual, strict=True):
         if given is not None:
@@ -178,7 +170,7 @@ def _find_free(bind: str, taken: collections.abc.Container[int]) -> int:
             return port
 
 
-def start(engine: docker_host.Engine, wanted: Wanted) -> host_cluster.Cluster:
+def start(engine: docker_host.Engine, wanted: Wanted) -> clusters.Cluster:
     """Make and start the container, at other ports where somebody was quicker.
 
     Raises:
@@ -217,7 +209,7 @@ def _server(address: str, port: int) -> str:
     return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
 
 
-def make_room(engine: docker_host.Engine, spec: host_cluster.Spec) -> None:
+def make_room(engine: docker_host.Engine, spec: clusters.Spec) -> None:
     """Remove what is left of an ended run; its state is in the volume.
 
     Raises:
@@ -242,7 +234,7 @@ def make_room(engine: docker_host.Engine, spec: host_cluster.Spec) -> None:
 
 def await_ready(
     engine: docker_host.Engine,
-    cluster: host_cluster.Cluster,
+    cluster: clusters.Cluster,
     show: collections.abc.Callable[[console.Status], None] = lambda _: None,
 ) -> console.Status | None:
     """Poll /status until the cluster is ready.
@@ -274,9 +266,7 @@ def await_ready(
         time.sleep(INTERVAL)
 
 
-def tell_ready(
-    cluster: host_cluster.Cluster, status: console.Status, url: str, context: str
-) -> None:
+def tell_ready(cluster: clusters.Cluster, status: console.Status, url: str, context: str) -> None:
     """The lines that people wait for."""
     versions, addresses = status["versions"], status["addresses"]
     console.tell(
@@ -291,7 +281,7 @@ def tell_ready(
     console.tell(f"  p8s status{option}   (HTTP API: {url})")
 
 
-def add_context(api: client.Client, cluster: host_cluster.Cluster) -> str:
+def add_context(api: client.Client, cluster: clusters.Cluster) -> str:
     """Merge the cluster into the user's kubeconfig, where it wants that.
 
     Returns:
@@ -300,13 +290,13 @@ def add_context(api: client.Client, cluster: host_cluster.Cluster) -> str:
     """
     import yaml
 
-    file = cluster.labels.get(host_cluster.KUBECONFIG_LABEL)
+    file = cluster.labels.get(clusters.KUBECONFIG_LABEL)
     if not file:
         return ""
-    context = host_cluster.container_name(cluster.name)
+    context = clusters.container_name(cluster.name)
     try:
         config = yaml.safe_load(api.kubeconfig())
-        host_kubeconfig.merge(pathlib.Path(file), context, config)
+        contexts.merge(pathlib.Path(file), context, config)
     except errors.P8sError as error:
         console.warn(str(error))
         return ""
@@ -316,15 +306,15 @@ def add_context(api: client.Client, cluster: host_cluster.Cluster) -> str:
 def remove_context(name: str, file: str) -> bool:
     """Take a cluster out of a kubeconfig; trouble is told and ends nothing."""
     try:
-        return host_kubeconfig.remove(pathlib.Path(file), host_cluster.container_name(name))
+        return contexts.remove(pathlib.Path(file), clusters.container_name(name))
     except errors.P8sError as error:
         console.warn(str(error))
         return False
 
 
-def remove(engine: docker_host.Engine, cluster: host_cluster.Cluster) -> None:
+def remove(engine: docker_host.Engine, cluster: clusters.Cluster) -> None:
     """Remove a cluster's container and its context; the state's volume stays."""
-    file = cluster.labels.get(host_cluster.KUBECONFIG_LABEL)
+    file = cluster.labels.get(clusters.KUBECONFIG_LABEL)
     if file:
         remove_context(cluster.name, file)
     engine.remove(cluster)

@@ -13,7 +13,8 @@ import docker.errors
 import pytest
 import requests
 
-from p8s_supervisor import docker_host, errors, host_cluster
+from p8s_supervisor import errors
+from p8s_supervisor.host import clusters, docker_host
 from tests import fakes, host_fakes
 
 INSPECTED: dict[str, typing.Any] = {
@@ -74,7 +75,6 @@ def make_engine(api: SdkApi) -> docker_host.Engine:
     return docker_host.Engine(
         types.SimpleNamespace(
             api=api,
-            images=types.SimpleNamespace(get=api.get_image),
             volumes=types.SimpleNamespace(create=api.create_volume),
             version=api.version,
         )
@@ -82,8 +82,8 @@ def make_engine(api: SdkApi) -> docker_host.Engine:
 
 
 def test_a_cluster_is_read_from_what_the_engine_has() -> None:
-    found = host_cluster.read_cluster(INSPECTED)
-    assert found == host_cluster.Cluster(
+    found = clusters.read_cluster(INSPECTED)
+    assert found == clusters.Cluster(
         name="dev",
         container="p8s-dev",
         identity="abc",
@@ -102,7 +102,7 @@ def test_a_container_of_composes_has_its_own_name_and_is_not_ours() -> None:
     labels = {"org.opencontainers.image.title": "p8s"}
     made = INSPECTED | {"Name": "/x-p8s-1", "Config": {"Labels": labels}}
     made["NetworkSettings"] = {"Ports": {}, "Networks": {}}
-    found = host_cluster.read_cluster(made)
+    found = clusters.read_cluster(made)
     assert (found.name, found.is_own, found.address, found.ports) == ("x-p8s-1", False, "", {})
 
 
@@ -136,15 +136,15 @@ def test_a_container_of_composes_has_its_own_name_and_is_not_ours() -> None:
 def test_what_the_host_is_asked_for(
     changes: dict[str, typing.Any], expected: dict[str, object]
 ) -> None:
-    options = host_cluster.host_options(host_cluster.Spec(name="dev", **changes))
+    options = clusters.host_options(clusters.Spec(name="dev", **changes))
     assert {name: options.get(name) for name in expected} == expected
 
 
 def test_what_a_container_is_asked_for() -> None:
-    spec = host_cluster.Spec(
+    spec = clusters.Spec(
         name="dev", flags=("--drain=none",), environment={"P8S_VERBOSITY": "2"}, kubeconfig="/k"
     )
-    options = host_cluster.container_options(spec)
+    options = clusters.container_options(spec)
     assert options["command"] == ["--drain=none"]
     assert options["environment"] == {"P8S_VERBOSITY": "2"}
     assert options["stop_timeout"] == 60
@@ -154,13 +154,13 @@ def test_what_a_container_is_asked_for() -> None:
         "p8s.api-port": "6443",
         "p8s.kubeconfig": "/k",
     }
-    bare = host_cluster.container_options(host_cluster.Spec(name="dev"))
+    bare = clusters.container_options(clusters.Spec(name="dev"))
     assert "p8s.kubeconfig" not in bare["labels"]
 
 
 def test_a_configuration_file_is_put_into_the_container() -> None:
     api = SdkApi(create_container={"Id": "abc"}, inspect_container=INSPECTED)
-    make_engine(api).create(host_cluster.Spec(name="dev", config=b"drain: none\n"))
+    make_engine(api).create(clusters.Spec(name="dev", config=b"drain: none\n"))
     methods = [method for method, _, _ in api.calls]
     assert methods == [
         "create_volume",
@@ -182,26 +182,68 @@ def test_a_configuration_file_is_put_into_the_container() -> None:
 
 def test_a_throw_away_cluster_makes_no_volume() -> None:
     api = SdkApi(create_container={"Id": "abc"}, inspect_container=INSPECTED)
-    make_engine(api).create(host_cluster.Spec(name="dev", keeps_state=False))
+    make_engine(api).create(clusters.Spec(name="dev", keeps_state=False))
     assert "create_volume" not in [method for method, _, _ in api.calls]
 
 
 def test_a_missing_image_says_where_it_comes_from() -> None:
     api = SdkApi(create_container=docker.errors.ImageNotFound("no such image"))
     with pytest.raises(errors.P8sError, match="has no image p8s:latest") as raised:
-        make_engine(api).create(host_cluster.Spec(name="dev"))
+        make_engine(api).create(clusters.Spec(name="dev"))
     assert "make image" in raised.value.hint
-    assert not make_engine(SdkApi(get_image=docker.errors.ImageNotFound("no"))).has_image("x")
-    assert make_engine(SdkApi()).has_image("x")
+
+
+def test_an_image_is_found_without_asking_a_registry() -> None:
+    about = {"Id": "sha256:1", "Size": 2, "Architecture": "arm64", "RepoTags": None}
+    assert make_engine(SdkApi(inspect_image=about)).find_image("x") == clusters.Image(
+        identity="sha256:1", size=2, architecture="arm64", tags=()
+    )
+    missing = SdkApi(inspect_image=docker.errors.ImageNotFound("no"))
+    assert make_engine(missing).find_image("x") is None
+
+
+def test_an_image_is_exported_in_pieces_and_an_error_is_told() -> None:
+    assert list(make_engine(SdkApi(get_image=[b"a", b"b"])).export_image("x")) == [b"a", b"b"]
+    with pytest.raises(errors.P8sError, match="docker: no space"):
+        list(make_engine(SdkApi(get_image=refuse(500, "no space"))).export_image("x"))
+
+
+def test_published_ports_have_their_container() -> None:
+    listed = [{"Names": ["/x"], "Ports": [{"PublicPort": 1, "PrivatePort": 2}, {"PrivatePort": 3}]}]
+    assert make_engine(SdkApi(containers=listed)).list_published() == {1: "x"}
+
+
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [("http+docker://localhost", True), ("http://192.0.2.1:2375", False)],
+)
+def test_where_the_engine_is(url: str, here: bool) -> None:
+    api = SdkApi()
+    api.base_url = url
+    assert make_engine(api).is_local() is here
+
+
+@pytest.mark.parametrize("wait", [None, requests.ReadTimeout("too long")], ids=["done", "too slow"])
+def test_of_a_script_nothing_stays(wait: object) -> None:
+    api = SdkApi(logs=b"said", wait=wait)
+    engine = docker_host.Engine(
+        types.SimpleNamespace(containers=types.SimpleNamespace(create=lambda *_, **__: api))
+    )
+    if wait is None:
+        assert engine.run_script("x", "echo said", labels={}, seconds=1) == "said"
+    else:
+        with pytest.raises(errors.P8sError, match="too long"):
+            engine.run_script("x", "echo said", labels={}, seconds=1)
+    assert api.calls[-1] == ("remove", (), {"v": True, "force": True})
 
 
 def test_two_starts_of_the_same_name() -> None:
     api = SdkApi(create_container=refuse(409, "Conflict. The container name is in use"))
     with pytest.raises(errors.P8sError, match="somebody else starts the cluster dev"):
-        make_engine(api).create(host_cluster.Spec(name="dev"))
+        make_engine(api).create(clusters.Spec(name="dev"))
     api = SdkApi(create_container=refuse(400, "bad parameter"))
     with pytest.raises(errors.P8sError, match="docker: bad parameter"):
-        make_engine(api).create(host_cluster.Spec(name="dev"))
+        make_engine(api).create(clusters.Spec(name="dev"))
 
 
 @pytest.mark.parametrize(

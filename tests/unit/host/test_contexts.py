@@ -9,7 +9,8 @@ import typing
 import pytest
 import yaml
 
-from p8s_supervisor import errors, host_kubeconfig
+from p8s_supervisor import errors
+from p8s_supervisor.host import contexts
 from tests import host_fakes
 
 OURS = host_fakes.KUBECONFIG
@@ -75,14 +76,12 @@ def test_the_file_is_the_one_that_kubectl_writes(
     for name in existing:
         (tmp_path / name).touch()
     value = ":".join(str(tmp_path / entry) if entry else "" for entry in listed.split(":"))
-    found = host_kubeconfig.find_file(
-        {"KUBECONFIG": value} if listed else {}, home=tmp_path / "home"
-    )
+    found = contexts.find_file({"KUBECONFIG": value} if listed else {}, home=tmp_path / "home")
     assert found == tmp_path / expected
 
 
 def test_a_new_file_is_for_its_owner_alone_and_goes_with_the_cluster(file: pathlib.Path) -> None:
-    host_kubeconfig.merge(file, "p8s-a", OURS)
+    contexts.merge(file, "p8s-a", OURS)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     config = read(file)
     assert (config["apiVersion"], config["kind"]) == ("v1", "Config")
@@ -93,7 +92,7 @@ def test_a_new_file_is_for_its_owner_alone_and_goes_with_the_cluster(file: pathl
     assert config["users"] == [{"name": "p8s-a", "user": {"token": "secret"}}]
     context = config["contexts"][0]["context"]
     assert (context["cluster"], context["user"]) == ("p8s-a", "p8s-a")
-    assert host_kubeconfig.remove(file, "p8s-a") is True
+    assert contexts.remove(file, "p8s-a") is True
     assert not file.exists()
     assert list(file.parent.iterdir()) == []
 
@@ -116,15 +115,15 @@ def test_a_new_file_is_for_its_owner_alone_and_goes_with_the_cluster(file: pathl
 def test_what_was_there_is_there_afterwards(file: pathlib.Path, text: str) -> None:
     put(file, text)
     before = read(file)
-    host_kubeconfig.merge(file, "p8s-a", OURS)
+    contexts.merge(file, "p8s-a", OURS)
     merged = read(file)
     assert merged["current-context"] == "p8s-a"
     for key, value in before.items():
-        if key in host_kubeconfig.SECTIONS:
+        if key in contexts.SECTIONS:
             assert (merged[key] or [])[: len(value)] == value
         elif key != "current-context":
             assert merged[key] == value
-    host_kubeconfig.remove(file, "p8s-a")
+    contexts.remove(file, "p8s-a")
     after = read(file)
     assert {key: value for key, value in after.items() if value} == {
         key: value for key, value in before.items() if value
@@ -133,32 +132,32 @@ def test_what_was_there_is_there_afterwards(file: pathlib.Path, text: str) -> No
 
 def test_the_text_of_others_is_kept_as_it_is_written(file: pathlib.Path) -> None:
     put(file, OTHER)
-    host_kubeconfig.merge(file, "p8s-a", OURS)
+    contexts.merge(file, "p8s-a", OURS)
     assert 'token: "0123"' in file.read_text()
     assert "x-unknown: 0x1F" in file.read_text()
     assert "args: [eks, get-token]" in file.read_text()
-    host_kubeconfig.remove(file, "p8s-a")
+    contexts.remove(file, "p8s-a")
     assert file.read_text() == OTHER
 
 
 @pytest.mark.parametrize("text", ["clusters: null\ncontexts: ~\nusers:\n", "", "null\n", "---\n"])
 def test_what_kubectl_leaves_empty_can_be_merged_into(file: pathlib.Path, text: str) -> None:
     put(file, text)
-    host_kubeconfig.merge(file, "p8s-a", OURS)
+    contexts.merge(file, "p8s-a", OURS)
     assert names(file, "clusters") == ["p8s-a"]
-    assert host_kubeconfig.remove(file, "p8s-a") is True
+    assert contexts.remove(file, "p8s-a") is True
     assert file.exists()
-    assert not any(read(file)[section] for section in host_kubeconfig.SECTIONS)
+    assert not any(read(file)[section] for section in contexts.SECTIONS)
 
 
 def test_a_second_run_replaces_the_first(file: pathlib.Path) -> None:
     put(file, OTHER)
-    host_kubeconfig.merge(file, "p8s-a", OURS)
+    contexts.merge(file, "p8s-a", OURS)
     again = OURS | {"clusters": [{"name": "p8s", "cluster": {"server": "https://127.0.0.1:2"}}]}
-    host_kubeconfig.merge(file, "p8s-a", again)
+    contexts.merge(file, "p8s-a", again)
     assert names(file, "clusters") == ["work", "p8s-a"]
     assert read(file)["clusters"][1]["cluster"]["server"] == "https://127.0.0.1:2"
-    host_kubeconfig.remove(file, "p8s-a")
+    contexts.remove(file, "p8s-a")
     assert file.read_text() == OTHER
 
 
@@ -173,11 +172,11 @@ def test_two_clusters_give_the_context_back(
     file: pathlib.Path, removed: list[str], currents: list[str]
 ) -> None:
     put(file, OTHER)
-    host_kubeconfig.merge(file, "p8s-a", OURS)
-    host_kubeconfig.merge(file, "p8s-b", OURS)
+    contexts.merge(file, "p8s-a", OURS)
+    contexts.merge(file, "p8s-b", OURS)
     found = []
     for name in removed:
-        host_kubeconfig.remove(file, f"p8s-{name}")
+        contexts.remove(file, f"p8s-{name}")
         found.append(read(file)["current-context"])
     assert found == currents
     assert file.read_text() == OTHER
@@ -187,32 +186,32 @@ def test_two_clusters_give_the_context_back(
 def test_a_file_that_we_made_goes_with_the_last_cluster(
     file: pathlib.Path, removed: list[str]
 ) -> None:
-    host_kubeconfig.merge(file, "p8s-a", OURS)
-    host_kubeconfig.merge(file, "p8s-b", OURS)
+    contexts.merge(file, "p8s-a", OURS)
+    contexts.merge(file, "p8s-b", OURS)
     for name in removed:
-        host_kubeconfig.remove(file, f"p8s-{name}")
+        contexts.remove(file, f"p8s-{name}")
     assert not file.exists()
 
 
 def test_a_context_that_the_user_chose_meanwhile_stays(file: pathlib.Path) -> None:
     put(file, OTHER)
-    host_kubeconfig.merge(file, "p8s-a", OURS)
+    contexts.merge(file, "p8s-a", OURS)
     put(file, file.read_text().replace("current-context: p8s-a", "current-context: elsewhere"))
-    host_kubeconfig.remove(file, "p8s-a")
+    contexts.remove(file, "p8s-a")
     assert read(file)["current-context"] == "elsewhere"
 
 
 def test_a_previous_context_that_is_gone_is_not_given_back(file: pathlib.Path) -> None:
     put(file, OTHER.replace("current-context: work", "current-context: gone"))
-    host_kubeconfig.merge(file, "p8s-a", OURS)
-    host_kubeconfig.remove(file, "p8s-a")
+    contexts.merge(file, "p8s-a", OURS)
+    contexts.remove(file, "p8s-a")
     assert read(file)["current-context"] == ""
 
 
 def test_nothing_to_remove(file: pathlib.Path) -> None:
-    assert host_kubeconfig.remove(file, "p8s-a") is False
+    assert contexts.remove(file, "p8s-a") is False
     put(file, OTHER)
-    assert host_kubeconfig.remove(file, "p8s-a") is False
+    assert contexts.remove(file, "p8s-a") is False
     assert file.read_text() == OTHER
 
 
@@ -222,7 +221,7 @@ def test_mode_and_link_are_kept(file: pathlib.Path, tmp_path: pathlib.Path) -> N
     target.chmod(0o640)
     file.parent.mkdir()
     file.symlink_to(target)
-    host_kubeconfig.merge(file, "p8s-a", OURS)
+    contexts.merge(file, "p8s-a", OURS)
     assert file.is_symlink()
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
     assert names(target, "clusters") == ["work", "p8s-a"]
@@ -243,8 +242,8 @@ def test_mode_and_link_are_kept(file: pathlib.Path, tmp_path: pathlib.Path) -> N
 def test_a_broken_file_is_left_alone(file: pathlib.Path, text: str, told: str) -> None:
     put(file, text)
     for change in (
-        lambda: host_kubeconfig.merge(file, "p8s-a", OURS),
-        lambda: host_kubeconfig.remove(file, "p8s-a"),
+        lambda: contexts.merge(file, "p8s-a", OURS),
+        lambda: contexts.remove(file, "p8s-a"),
     ):
         with pytest.raises(errors.P8sError, match=told) as raised:
             change()
@@ -257,7 +256,7 @@ def test_a_binary_file_is_left_alone(file: pathlib.Path) -> None:
     file.parent.mkdir()
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(errors.P8sError, match="cannot be read"):
-        host_kubeconfig.merge(file, "p8s-a", OURS)
+        contexts.merge(file, "p8s-a", OURS)
     assert file.read_bytes() == b"\xff\xfe\x00"
 
 
@@ -266,7 +265,7 @@ def test_somebody_elses_lock_is_waited_for_and_named(file: pathlib.Path) -> None
     lock = file.with_name("config.lock")
     lock.touch()
     with pytest.raises(errors.P8sError, match="is locked by") as raised:
-        host_kubeconfig.merge(file, "p8s-a", OURS, lock_seconds=0.1)
+        contexts.merge(file, "p8s-a", OURS, lock_seconds=0.1)
     assert raised.value.hint.endswith(f"rm {lock}")
     assert lock.exists()
     assert file.read_text() == OTHER
@@ -275,4 +274,4 @@ def test_somebody_elses_lock_is_waited_for_and_named(file: pathlib.Path) -> None
 def test_a_place_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(errors.P8sError, match="cannot be written"):
-        host_kubeconfig.merge(tmp_path / "taken" / "config", "p8s-a", OURS)
+        contexts.merge(tmp_path / "taken" / "config", "p8s-a", OURS)

@@ -75,7 +75,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name].where.partition(":")
-        command = getattr(importlib.import_module(f"p8s_supervisor.{module}"), name)
+        command = getattr(importlib.import_module(f"p8s_supervisor.host.{module}"), name)
         return typing.cast("click.Command", command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import os
 
 import click
 
-from p8s_supervisor import cli_options, console, errors, settings
-from p8s_supervisor import doctor as preflight  # the command has the name
+from p8s_supervisor import errors, settings
+from p8s_supervisor.host import cli_options, console
+from p8s_supervisor.host import doctor as preflight  # the command has the name
 
 
 @click.command()
@@ -47,3 +49,11 @@ def doctor(ctx: click.Context, image: str, ports: tuple[int, ...], output: str) 
                 console.tell(f"\n{finding.name}: {finding.mend}")
     if any(finding.level == preflight.Level.ERROR for finding in found):
         ctx.exit(int(errors.ExitCode.START_FAILED))
+
+
+def tell_warnings(findings: collections.abc.Iterable[preflight.Finding]) -> None:
+    """Say what may trouble a cluster and keeps none from starting."""
+    for found in findings:
+        if found.level == preflight.Level.WARNING:
+            mend = f"\n  hint: {found.mend}" if found.mend else ""
+            console.warn(f"{found.name}: {found.message}{mend}")

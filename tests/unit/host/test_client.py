@@ -8,7 +8,8 @@ import typing
 
 import pytest
 
-from p8s_supervisor import client, errors
+from p8s_supervisor import errors
+from p8s_supervisor.host import client
 from tests import fakes, host_fakes
 
 Call = collections.abc.Callable[[client.Client], object]

@@ -16,7 +16,8 @@ import typing
 
 import pytest
 
-from p8s_supervisor import cluster_access, errors, shared_cluster, testing, wait
+from p8s_supervisor import errors, testing, wait
+from p8s_supervisor.host import cluster_access, shared_cluster
 
 pytest_plugins = ["pytester"]
 

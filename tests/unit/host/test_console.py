@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from p8s_supervisor import console
+from p8s_supervisor.host import console
 from tests import host_fakes
 
 

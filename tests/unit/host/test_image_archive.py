@@ -11,7 +11,8 @@ import tarfile
 
 import pytest
 
-from p8s_supervisor import errors, image_archive
+from p8s_supervisor import errors
+from p8s_supervisor.host import image_archive
 
 LARGE = bytes(range(256)) * 5000  # more than one chunk, and no multiple of a block
 SMALL = b"a small layer"

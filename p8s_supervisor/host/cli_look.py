@@ -9,14 +9,8 @@ import typing
 
 import click
 
-from p8s_supervisor import (
-    cli_options,
-    console,
-    docker_host,
-    errors,
-    host_bundle,
-    host_cluster,
-)
+from p8s_supervisor import errors
+from p8s_supervisor.host import bundles, cli_options, clusters, console, docker_host
 
 
 @click.command()
@@ -154,7 +148,7 @@ def bundle(name: str, file: pathlib.Path | None) -> None:
     """
     engine = docker_host.connect()
     cluster = engine.get(name)
-    target = file or pathlib.Path(f"{host_cluster.container_name(name)}.tar.gz")
+    target = file or pathlib.Path(f"{clusters.container_name(name)}.tar.gz")
     if cluster.is_running:
         try:
             _save(engine, cluster, target)
@@ -162,14 +156,14 @@ def bundle(name: str, file: pathlib.Path | None) -> None:
             if error.status:
                 raise
             console.warn(f"{error.message}; docker's part is taken alone")
-            host_bundle.save_ended(engine, cluster, target)
+            bundles.save_ended(engine, cluster, target)
     else:
-        host_bundle.save_ended(engine, cluster, target)
+        bundles.save_ended(engine, cluster, target)
     console.tell(str(target))
 
 
-def _save(engine: docker_host.Engine, cluster: host_cluster.Cluster, file: pathlib.Path) -> None:
+def _save(engine: docker_host.Engine, cluster: clusters.Cluster, file: pathlib.Path) -> None:
     pieces = cli_options.make_client(engine, cluster).read_bundle()
-    with host_bundle.writing(file) as target:
+    with bundles.writing(file) as target:
         for piece in pieces:
             target.write(piece)

@@ -9,16 +9,8 @@ import typing
 
 import click
 
-from p8s_supervisor import (
-    cli_options,
-    console,
-    docker_host,
-    errors,
-    host_cluster,
-    host_kubeconfig,
-    host_run,
-    wait,
-)
+from p8s_supervisor import errors, wait
+from p8s_supervisor.host import cli_options, clusters, console, contexts, docker_host, runs
 
 # What `list` gives a cluster for its answer: one that hangs must not hide the others.
 LIST_SECONDS = 5.0
@@ -49,7 +41,7 @@ def stop(name: str, timeout: float) -> None:
     engine.stop(cluster, seconds=timeout)
     ended = engine.refresh(cluster)
     if cluster.is_own:
-        host_run.remove(engine, cluster)
+        runs.remove(engine, cluster)
     code = ended.exit_code if ended else 0
     console.tell(f"{name} has stopped" + (f" with exit code {code}" if code else ""))
 
@@ -62,8 +54,8 @@ def delete(names: tuple[str, ...], every: bool) -> None:
     engine = docker_host.connect()
     if not names and not every:
         raise click.UsageError("name a cluster, or --all")
-    clusters = {cluster.name for cluster in engine.list_clusters() if cluster.is_own}
-    known = clusters | set(engine.list_volumes())
+    known = {cluster.name for cluster in engine.list_clusters() if cluster.is_own}
+    known |= set(engine.list_volumes())
     missing = [] if every else [name for name in names if name not in known]
     for name in sorted(known) if every else names:
         if name in known:
@@ -80,13 +72,13 @@ def delete(names: tuple[str, ...], every: bool) -> None:
 def _delete(engine: docker_host.Engine, name: str) -> None:
     cluster = engine.find(name)
     if cluster is not None:
-        host_run.remove(engine, cluster)
-    host_run.remove_context(name, _kubeconfig())
+        runs.remove(engine, cluster)
+    runs.remove_context(name, _kubeconfig())
     engine.remove_volume(name)
 
 
 def _kubeconfig() -> str:
-    return str(host_kubeconfig.find_file(os.environ).absolute())
+    return str(contexts.find_file(os.environ).absolute())
 
 
 @click.command("list")
@@ -94,10 +86,10 @@ def _kubeconfig() -> str:
 def list_(output: str) -> None:
     """Every cluster of this docker engine: those of `p8s run`, and those of compose and docker."""
     engine = docker_host.connect()
-    clusters = engine.list_clusters()
+    containers = engine.list_clusters()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(_describe, clusters))
-    names = {cluster.name for cluster in clusters}
+        found = list(pool.map(_describe, containers))
+    names = {cluster.name for cluster in containers}
     found += [
         {"name": name, "state": "stopped", "ready": False, "version": "", "ports": {}, "age": None}
         for name in engine.list_volumes()
@@ -111,10 +103,10 @@ def list_(output: str) -> None:
     console.print_table(columns, [_row(entry) for entry in found])
 
 
-def _describe(cluster: host_cluster.Cluster) -> dict[str, typing.Any]:
+def _describe(cluster: clusters.Cluster) -> dict[str, typing.Any]:
     state, version = cluster.state, ""
-    http = int(cluster.labels.get(host_cluster.HTTP_LABEL, host_cluster.HTTP_PORT))
-    api = int(cluster.labels.get(host_cluster.API_LABEL, host_cluster.API_PORT))
+    http = int(cluster.labels.get(clusters.HTTP_LABEL, clusters.HTTP_PORT))
+    api = int(cluster.labels.get(clusters.API_LABEL, clusters.API_PORT))
     if cluster.is_running:
         try:
             engine = docker_host.connect()  # threads do not share one
@@ -179,18 +171,17 @@ def wait_(name: str, timeout: float) -> None:
 @cli_options.new
 def setup(name: str, image: str) -> None:
     """Look whether the host can run p8s, and prepare a cluster's volume. Nothing is started."""
-    from p8s_supervisor import doctor, settings
+    from p8s_supervisor import settings
+    from p8s_supervisor.host import cli_doctor, doctor
 
     engine = docker_host.connect()
     console.tell(f"engine: docker {engine.version()}")
-    if not engine.has_image(image):
-        raise host_cluster.missing_image(image)
+    if engine.find_image(image) is None:
+        raise clusters.missing_image(image)
     console.tell(f"image: {image}")
     findings = doctor.check(settings.load((), {}).settings, image=image)
     doctor.refuse_errors(findings)
-    for finding in findings:
-        if finding.level == doctor.Level.WARNING:
-            console.warn(f"{finding.name}: {finding.message}; mend: {finding.mend}")
+    cli_doctor.tell_warnings(findings)
     console.tell(f"host: {len(findings)} things looked at, `p8s doctor` lists them")
     console.tell(f"state: volume {engine.make_volume(name)}")
 
@@ -226,8 +217,8 @@ def clean(name: str, what: str) -> None:
             )
     told = []
     if parts & {"context", "kubeconfig"}:
-        file = cluster.labels.get(host_cluster.KUBECONFIG_LABEL) if cluster else None
-        if host_run.remove_context(name, file or _kubeconfig()):
+        file = cluster.labels.get(clusters.KUBECONFIG_LABEL) if cluster else None
+        if runs.remove_context(name, file or _kubeconfig()):
             told.append("context")
     if cluster is not None and parts & {"state", "container"}:
         engine.remove(cluster)

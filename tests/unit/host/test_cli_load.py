@@ -10,11 +10,11 @@ import pathlib
 import tarfile
 import typing
 
-import docker
 import pytest
 from click import testing
 
-from p8s_supervisor import cli_load, cli_options, client, errors
+from p8s_supervisor import errors
+from p8s_supervisor.host import cli_load, cli_options, client, clusters, docker_host
 
 LAYER, CONFIG = b"layer" * 10_000, b'{"rootfs": {}}'
 
@@ -61,77 +61,79 @@ class Api(client.Client):
         return ["docker.io/library/app:1"]
 
 
-class Sdk:
-    """docker's SDK: it is its own `api`.
+class Engine(docker_host.Engine):
+    """An engine with images.
 
     Attributes:
         exported: the names that were asked for.
     """
 
     def __init__(self, **images: str) -> None:
-        self.api = self
         self._images = {name.replace("_", ":"): identity for name, identity in images.items()}
         self.exported: list[str] = []
 
-    def inspect_image(self, name: str) -> dict[str, typing.Any]:
+    def find_image(self, name: str) -> clusters.Image | None:
         if name not in self._images:
-            raise docker.errors.ImageNotFound(name)
+            return None
         tags = [tag for tag, identity in self._images.items() if identity == self._images[name]]
-        named = [tag for tag in tags if ":" in tag]
-        return {"Id": self._images[name], "Size": len(LAYER), "RepoTags": named}
+        return clusters.Image(
+            identity=self._images[name],
+            size=len(LAYER),
+            architecture="amd64",
+            tags=tuple(tag for tag in tags if ":" in tag),
+        )
 
-    def get_image(self, name: str, *, chunk_size: int) -> collections.abc.Iterator[bytes]:
+    def export_image(self, name: str) -> collections.abc.Iterator[bytes]:
         self.exported.append(name)
         packed = pack()
-        yield packed[:chunk_size]
-        yield packed[chunk_size:]
-
-    def close(self) -> None:
-        """Nothing is open."""
+        yield packed[:1000]
+        yield packed[1000:]
 
 
-def run(monkeypatch: pytest.MonkeyPatch, api: Api, sdk: Sdk, *arguments: str) -> testing.Result:
+def run(
+    monkeypatch: pytest.MonkeyPatch, api: Api, engine: Engine, *arguments: str
+) -> testing.Result:
     monkeypatch.setattr(cli_options, "reach", lambda _: api)
-    monkeypatch.setattr(cli_load, "_connect", lambda: sdk)
+    monkeypatch.setattr(docker_host, "connect", lambda **_: engine)
     return testing.CliRunner().invoke(cli_load.load, arguments)
 
 
 def test_what_the_cluster_has_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    sdk = Sdk(app_1="sha256:c1")
-    done = run(monkeypatch, api := Api(LAYER), sdk, "app:1", "--output=json")
+    engine = Engine(app_1="sha256:c1")
+    done = run(monkeypatch, api := Api(LAYER), engine, "app:1", "--output=json")
     assert done.exit_code == 0, done.output
     [one] = json.loads(done.stdout)
     assert one["skipped"] == len(LAYER)
     assert one["sent"] == len(api.loaded[0]) < len(LAYER)
-    assert sdk.exported == ["docker.io/library/app:1"]
+    assert engine.exported == ["docker.io/library/app:1"]
 
 
 def test_an_image_that_the_cluster_has_is_not_even_exported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    api, sdk = Api(), Sdk(app_1="sha256:c1")
+    api, engine = Api(), Engine(app_1="sha256:c1")
     api.known["images"] = [
         {"name": "docker.io/library/app:1", "digest": "sha256:m1", "config": "sha256:c1"}
     ]
-    done = run(monkeypatch, api, sdk, "app:1", "--output=json")
+    done = run(monkeypatch, api, engine, "app:1", "--output=json")
     assert json.loads(done.stdout) == [
         {"names": ["docker.io/library/app:1"], "sent": 0, "skipped": len(LAYER)}
     ]
-    assert (sdk.exported, api.loaded) == ([], [])
+    assert (engine.exported, api.loaded) == ([], [])
 
 
 def test_the_second_image_is_sent_without_what_the_first_brought(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sdk = Sdk(app_1="sha256:c1", app_2="sha256:c2")
-    done = run(monkeypatch, Api(), sdk, "app:1", "app:2", "--output=json")
+    engine = Engine(app_1="sha256:c1", app_2="sha256:c2")
+    done = run(monkeypatch, Api(), engine, "app:1", "app:2", "--output=json")
     assert [one["skipped"] for one in json.loads(done.stdout)] == [0, len(LAYER)]
 
 
 def test_what_was_removed_meanwhile_is_sent_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = errors.RequestError("layers are neither in it nor in the node", status=400)
     api = Api(LAYER, refusals=[missing])
-    done = run(monkeypatch, api, Sdk(app_1="sha256:c1"), "app:1", "--output=json")
+    done = run(monkeypatch, api, Engine(app_1="sha256:c1"), "app:1", "--output=json")
     assert json.loads(done.stdout)[0]["skipped"] == 0
     assert [LAYER in archive for archive in api.loaded] == [False, True]
 
@@ -150,7 +152,7 @@ def test_a_refusal_is_told(
 ) -> None:
     refusal = errors.RequestError("no", status=status)
     api = Api(*present, refusals=[refusal, refusal])
-    done = run(monkeypatch, api, Sdk(app_1="sha256:c1"), "app:1")
+    done = run(monkeypatch, api, Engine(app_1="sha256:c1"), "app:1")
     assert done.exception is refusal
     assert len(api.loaded) == times
 
@@ -158,8 +160,8 @@ def test_a_refusal_is_told(
 def test_every_name_that_is_wrong_is_told_and_nothing_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sdk = Sdk(app_1="sha256:c1", c0ffee="sha256:c0ffee00")
-    done = run(monkeypatch, api := Api(), sdk, "app:1", "other:1", "c0ffee")
+    engine = Engine(app_1="sha256:c1", c0ffee="sha256:c0ffee00")
+    done = run(monkeypatch, api := Api(), engine, "app:1", "other:1", "c0ffee")
     assert isinstance(done.exception, errors.P8sError)
     assert "no image other:1" in done.exception.message
     assert "docker tag c0ffee NAME:TAG" in done.exception.message
@@ -169,7 +171,7 @@ def test_every_name_that_is_wrong_is_told_and_nothing_is_sent(
 def test_an_archive(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "app.tar"
     file.write_bytes(pack())
-    done = run(monkeypatch, Api(LAYER), Sdk(), f"--archive={file}")
+    done = run(monkeypatch, Api(LAYER), Engine(), f"--archive={file}")
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[1].split() == [
         *("docker.io/library/app:1", "3", "KiB", "49", "KiB")
@@ -184,6 +186,6 @@ def test_an_archive(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> 
     ],
 )
 def test_wrong_arguments(monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str) -> None:
-    done = run(monkeypatch, Api(), Sdk(), *arguments)
+    done = run(monkeypatch, Api(), Engine(), *arguments)
     assert done.exit_code == 2
     assert told in done.output

@@ -8,14 +8,11 @@ import dataclasses
 import functools
 import pathlib
 import sys
-import typing
 
 import click
 
-from p8s_supervisor import cli_options, client, console, errors, image_archive
-
-if typing.TYPE_CHECKING:
-    import docker
+from p8s_supervisor import errors
+from p8s_supervisor.host import cli_options, client, clusters, console, docker_host, image_archive
 
 KIB, MIB = 1024, 1024 * 1024
 Told = collections.abc.Callable[[int], object]
@@ -37,29 +34,29 @@ class Loaded:
 
 
 def load_images(
-    api: client.Client, sdk: docker.DockerClient, names: collections.abc.Iterable[str]
+    api: client.Client, engine: docker_host.Engine, names: collections.abc.Iterable[str]
 ) -> list[Loaded]:
     """Put images of the docker engine into a cluster.
 
     Args:
         api: the cluster.
-        sdk: the engine.
+        engine: where they are.
         names: of the images.
 
     Raises:
         P8sError: the engine has not all of them (before anything is sent), or the cluster refuses.
     """
-    sizes = find_images(sdk, names)
+    found = find_images(engine, names)
     known = api.images()
     present = set(known["blobs"])
     done = []
-    for name, (identity, size) in sizes.items():
+    for name, image in found.items():
         full = image_archive.full_name(name)
-        if image_archive.is_loaded(full, identity, known["images"]):
-            done.append(Loaded(names=(full,), sent=0, skipped=size))
+        if image_archive.is_loaded(full, image.identity, known["images"]):
+            done.append(Loaded(names=(full,), sent=0, skipped=image.size))
             continue
-        with _progress(full, size) as told:
-            export = functools.partial(_export, sdk, full, told)
+        with _progress(full, image.size) as told:
+            export = functools.partial(_export, engine, full, told)
             done.append(_send(api, export, present))
     return done
 
@@ -84,32 +81,27 @@ def load_archive(api: client.Client, file: pathlib.Path) -> Loaded:
 
 
 def find_images(
-    sdk: docker.DockerClient, names: collections.abc.Iterable[str]
-) -> dict[str, tuple[str, int]]:
-    """Name → ID and size of each image.
+    engine: docker_host.Engine, names: collections.abc.Iterable[str]
+) -> dict[str, clusters.Image]:
+    """Each image by the name that was given.
 
     Raises:
         P8sError: naming every image that the engine has not, or that has no name for pods.
     """
-    import docker
-
     found, wrong = {}, []
     for name in names:
-        try:
-            image = sdk.api.inspect_image(name)
-        except docker.errors.ImageNotFound:
+        image = engine.find_image(name)
+        if image is None:
             wrong.append(f"the docker engine has no image {name}")
             continue
-        except docker.errors.DockerException as error:
-            raise _engine_error(error) from error
-        tags = map(image_archive.full_name, image.get("RepoTags") or ())
-        by_digest = "@" in name or image["Id"].partition(":")[2].startswith(
+        by_digest = "@" in name or image.identity.partition(":")[2].startswith(
             name.removeprefix("sha256:")
         )
+        tags = map(image_archive.full_name, image.tags)
         if by_digest and image_archive.full_name(name) not in tags:
             wrong.append(f"{name} is no name for pods to ask for: `docker tag {name} NAME:TAG`")
             continue
-        found[name] = (str(image["Id"]), int(image["Size"]))
+        found[name] = image
     if wrong:
         raise errors.P8sError(
             "\n".join(wrong),
@@ -141,20 +133,10 @@ def _send(
     return Loaded(names=tuple(names), sent=tally.sent, skipped=tally.skipped)
 
 
-def _export(sdk: docker.DockerClient, name: str, told: Told) -> collections.abc.Iterator[bytes]:
-    import docker
-    import requests
-
-    try:
-        for chunk in sdk.api.get_image(name, chunk_size=image_archive.CHUNK):
-            told(len(chunk))
-            yield chunk
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        raise _engine_error(error) from error
-
-
-def _engine_error(error: Exception) -> errors.P8sError:
-    return errors.P8sError(f"docker: {error}", hint="`p8s doctor` looks at the engine")
+def _export(engine: docker_host.Engine, name: str, told: Told) -> collections.abc.Iterator[bytes]:
+    for chunk in engine.export_image(name):
+        told(len(chunk))
+        yield chunk
 
 
 @contextlib.contextmanager
@@ -184,15 +166,6 @@ def show_size(size: int) -> str:
     return f"{size / MIB:.1f} MiB" if size >= MIB else f"{size / KIB:.0f} KiB"
 
 
-def _connect() -> docker.DockerClient:
-    import docker
-
-    try:
-        return docker.from_env(timeout=600)  # an engine lays out a large image before it sends it
-    except docker.errors.DockerException as error:
-        raise _engine_error(error) from error
-
-
 @click.command()
 @click.argument("images", nargs=-1, metavar="IMAGE...")
 @click.option(
@@ -218,8 +191,8 @@ def load(
     api = cli_options.reach(name)
     done = []
     if images:
-        with contextlib.closing(_connect()) as sdk:
-            done += load_images(api, sdk, images)
+        engine = docker_host.connect(seconds=docker_host.EXPORT_SECONDS)
+        done += load_images(api, engine, images)
     done += [load_archive(api, file) for file in archives]
     if output == "json":
         console.print_json([dataclasses.asdict(one) for one in done])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-import os
 import pathlib
 import socket
 import typing
 
 import pytest
 
-from p8s_supervisor import doctor, doctor_facts, errors
+from p8s_supervisor import errors
+from p8s_supervisor.host import doctor, doctor_facts
 from tests import fakes
 
 ALL = (1 << 41) - 1
@@ -366,7 +366,7 @@ def test_a_host_without_these_files(tmp_path: pathlib.Path) -> None:
 def test_a_port_that_somebody_listens_on_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        found = doctor_facts.find_taken([port, fakes.free_port()], {port: "container x"})
+        found = doctor_facts.find_taken([port, fakes.free_port()], {port: "x"})
     assert found == {port: "container x"}
 
 
@@ -396,12 +396,3 @@ def test_a_port_that_somebody_listens_on_is_taken() -> None:
 )
 def test_facts_of_the_probe(output: str, found: dict[str, typing.Any]) -> None:
     assert doctor_facts.read_probe(output) == found
-
-
-@pytest.mark.parametrize(
-    ("url", "here"),
-    [("http+docker://localhost", True), ("http://192.0.2.1:2375", False)],
-)
-def test_where_the_engine_is(url: str, here: bool) -> None:
-    assert doctor_facts.is_local(url, os.uname().release) is here
-    assert not doctor_facts.is_local(url, "another kernel")

@@ -9,15 +9,26 @@ import tarfile
 import typing
 import urllib.parse
 
-from p8s_supervisor import errors, host_cluster
+from p8s_supervisor import errors
+from p8s_supervisor.host import clusters
+
+# docker's own default for one answer; an engine lays out a large image before it sends any of it.
+SECONDS, EXPORT_SECONDS = 60.0, 600.0
+CHUNK = 1024 * 1024
+
+
+Answer = collections.abc.Mapping[str, typing.Any]
 
 
 class PortTakenError(errors.P8sError):
     """A port of the host that was free a moment ago is not any more."""
 
 
-def connect() -> Engine:
+def connect(*, seconds: float = SECONDS) -> Engine:
     """The engine that docker's own command would talk to: DOCKER_HOST, or docker's context.
+
+    Args:
+        seconds: how long each of its answers may take.
 
     Raises:
         P8sError: none answers.
@@ -25,7 +36,7 @@ def connect() -> Engine:
     import docker  # late: 0.1 s, which `--help` has no use for
 
     with _told():
-        sdk = docker.from_env()
+        sdk = docker.from_env(timeout=seconds)
         sdk.ping()
         return Engine(sdk)
 
@@ -59,50 +70,107 @@ class Engine:
         is_remote = url.scheme in ("http", "https") and url.hostname not in (None, "localhost")
         return str(url.hostname) if is_remote else "127.0.0.1"
 
-    def has_image(self, image: str) -> bool:
-        """Whether the engine has an image, without asking a registry."""
+    def is_local(self) -> bool:
+        """Whether it is asked through a socket of this host."""
+        return str(self._sdk.api.base_url).startswith("http+docker://")
+
+    def describe(self) -> tuple[Answer, Answer]:
+        """What GET /info and GET /version tell."""
+        with _told():
+            return self._sdk.info(), self._sdk.version()
+
+    def list_networks(self) -> list[Answer]:
+        """docker's networks."""
+        with _told():
+            return list(self._sdk.api.networks())
+
+    def list_published(self) -> dict[int, str]:
+        """Published ports with the container that has each."""
+        with _told():
+            running = self._sdk.api.containers()
+        return {
+            port["PublicPort"]: container["Names"][0].removeprefix("/")
+            for container in running
+            for port in container["Ports"]
+            if "PublicPort" in port
+        }
+
+    def find_image(self, name: str) -> clusters.Image | None:
+        """An image by one of its names or its ID, without asking a registry."""
         import docker.errors
 
         with _told():
             try:
-                self._sdk.images.get(image)
+                found = self._sdk.api.inspect_image(name)
             except docker.errors.ImageNotFound:
-                return False
-            return True
+                return None
+        return clusters.Image(
+            identity=str(found["Id"]),
+            size=int(found["Size"]),
+            architecture=str(found.get("Architecture", "")),
+            tags=tuple(found.get("RepoTags") or ()),
+        )
 
-    def list_clusters(self) -> list[host_cluster.Cluster]:
+    def export_image(self, name: str) -> collections.abc.Iterator[bytes]:
+        """An image as `docker save` writes it, in pieces."""
+        with _told():
+            yield from self._sdk.api.get_image(name, chunk_size=CHUNK)
+
+    def run_script(
+        self,
+        image: str,
+        script: str,
+        *,
+        labels: collections.abc.Mapping[str, str],
+        seconds: float,
+    ) -> str:
+        """What a shell says in a privileged container without a network, of which nothing stays."""
+        with _told():
+            container = self._sdk.containers.create(
+                image,
+                ["-c", script],
+                entrypoint="/bin/sh",
+                privileged=True,
+                network_mode="none",
+                healthcheck={"test": ["NONE"]},
+                labels=dict(labels),
+            )
+            try:
+                container.start()
+                container.wait(timeout=seconds)
+                return str(container.logs(stderr=False).decode(errors="replace"))
+            finally:
+                container.remove(v=True, force=True)
+
+    def list_clusters(self) -> list[clusters.Cluster]:
         """Every container of p8s, also those that compose or `docker run` made."""
         with _told():
             listed = self._sdk.api.containers(
-                all=True, filters={"label": f"{host_cluster.TITLE_LABEL}={host_cluster.TITLE}"}
-            ) + self._sdk.api.containers(all=True, filters={"label": host_cluster.LABEL})
+                all=True, filters={"label": f"{clusters.TITLE_LABEL}={clusters.TITLE}"}
+            ) + self._sdk.api.containers(all=True, filters={"label": clusters.LABEL})
             found = {entry["Id"]: self._inspect(entry["Id"]) for entry in listed}
         return sorted(filter(None, found.values()), key=lambda cluster: cluster.name)
 
     def list_volumes(self) -> dict[str, str]:
         """The state volumes that p8s made: cluster's name → volume's name."""
         with _told():
-            found = self._sdk.api.volumes(filters={"label": host_cluster.LABEL})["Volumes"] or []
-        return {volume["Labels"][host_cluster.LABEL]: volume["Name"] for volume in found}
+            found = self._sdk.api.volumes(filters={"label": clusters.LABEL})["Volumes"] or []
+        return {volume["Labels"][clusters.LABEL]: volume["Name"] for volume in found}
 
-    def find(self, name: str) -> host_cluster.Cluster | None:
+    def find(self, name: str) -> clusters.Cluster | None:
         """A cluster by its own name, or by its container's."""
         with _told():
             listed = self._sdk.api.containers(
-                all=True, filters={"label": f"{host_cluster.LABEL}={name}"}
+                all=True, filters={"label": f"{clusters.LABEL}={name}"}
             )
             found = self._inspect(listed[0]["Id"] if listed else name)
-        if (
-            found
-            and not found.is_own
-            and found.labels.get(host_cluster.TITLE_LABEL) != host_cluster.TITLE
-        ):
+        if found and not found.is_own and found.labels.get(clusters.TITLE_LABEL) != clusters.TITLE:
             raise errors.P8sError(
                 f"the container {name} is not p8s", hint="`p8s list` shows the clusters"
             )
         return found
 
-    def get(self, name: str) -> host_cluster.Cluster:
+    def get(self, name: str) -> clusters.Cluster:
         """As `find`, for a cluster that has to be there."""
         found = self.find(name)
         if found is not None:
@@ -113,28 +181,26 @@ class Engine:
             hint=f"there are: {others}; choose with --name" if others else "`p8s run` starts one",
         )
 
-    def refresh(self, cluster: host_cluster.Cluster) -> host_cluster.Cluster | None:
+    def refresh(self, cluster: clusters.Cluster) -> clusters.Cluster | None:
         """The cluster as it is now; None where its container is gone."""
         with _told():
             return self._inspect(cluster.identity)
 
-    def _inspect(self, identity: str) -> host_cluster.Cluster | None:
+    def _inspect(self, identity: str) -> clusters.Cluster | None:
         import docker.errors
 
         try:
-            return host_cluster.read_cluster(self._sdk.api.inspect_container(identity))
+            return clusters.read_cluster(self._sdk.api.inspect_container(identity))
         except docker.errors.NotFound:
             return None
 
     def make_volume(self, name: str) -> str:
         """The state volume of a cluster, made where it is missing."""
         with _told():
-            self._sdk.volumes.create(
-                host_cluster.container_name(name), labels={host_cluster.LABEL: name}
-            )
-        return host_cluster.container_name(name)
+            self._sdk.volumes.create(clusters.container_name(name), labels={clusters.LABEL: name})
+        return clusters.container_name(name)
 
-    def create(self, spec: host_cluster.Spec) -> host_cluster.Cluster:
+    def create(self, spec: clusters.Spec) -> clusters.Cluster:
         """Make a cluster's container, and do not start it yet."""
         import docker.errors
 
@@ -143,11 +209,11 @@ class Engine:
         with _told():
             try:
                 created = self._sdk.api.create_container(
-                    **host_cluster.container_options(spec),
-                    host_config=self._sdk.api.create_host_config(**host_cluster.host_options(spec)),
+                    **clusters.container_options(spec),
+                    host_config=self._sdk.api.create_host_config(**clusters.host_options(spec)),
                 )
             except docker.errors.ImageNotFound as error:
-                raise host_cluster.missing_image(spec.image) from error
+                raise clusters.missing_image(spec.image) from error
             except docker.errors.APIError as error:
                 if error.status_code != 409:
                     raise
@@ -158,9 +224,9 @@ class Engine:
             if spec.config is not None:
                 packed = _pack("p8s/config.yaml", spec.config)
                 self._sdk.api.put_archive(created["Id"], "/etc", packed)
-            return host_cluster.read_cluster(self._sdk.api.inspect_container(created["Id"]))
+            return clusters.read_cluster(self._sdk.api.inspect_container(created["Id"]))
 
-    def start(self, cluster: host_cluster.Cluster) -> None:
+    def start(self, cluster: clusters.Cluster) -> None:
         """Start a container.
 
         Raises:
@@ -177,24 +243,22 @@ class Engine:
                     raise PortTakenError(f"a port is taken: {told}") from error
                 raise
 
-    def stop(
-        self, cluster: host_cluster.Cluster, *, seconds: float = host_cluster.STOP_SECONDS
-    ) -> None:
+    def stop(self, cluster: clusters.Cluster, *, seconds: float = clusters.STOP_SECONDS) -> None:
         """SIGTERM, and SIGKILL after so many seconds; returns when the container has ended."""
         with _told(), _gone_is_fine():
             self._sdk.api.stop(cluster.identity, timeout=int(seconds))
 
-    def kill(self, cluster: host_cluster.Cluster) -> None:
+    def kill(self, cluster: clusters.Cluster) -> None:
         """SIGKILL."""
         with _told(), _gone_is_fine():
             self._sdk.api.kill(cluster.identity)
 
-    def wait(self, cluster: host_cluster.Cluster) -> int:
+    def wait(self, cluster: clusters.Cluster) -> int:
         """Wait for the container's end and give its exit code."""
         with _told():
             return int(self._sdk.api.wait(cluster.identity, timeout=None)["StatusCode"])
 
-    def remove(self, cluster: host_cluster.Cluster) -> None:
+    def remove(self, cluster: clusters.Cluster) -> None:
         """Remove a container, whatever it does, with its anonymous volumes."""
         with _told(), _gone_is_fine():
             self._sdk.api.remove_container(cluster.identity, v=True, force=True)
@@ -209,7 +273,7 @@ class Engine:
         return True
 
     def read_logs(
-        self, cluster: host_cluster.Cluster, *, follow: bool = False, tail: int | None = None
+        self, cluster: clusters.Cluster, *, follow: bool = False, tail: int | None = None
     ) -> collections.abc.Iterator[bytes]:
         """What the container printed, in pieces; with `follow` until it ends."""
         with _told(), _gone_is_fine():
@@ -217,7 +281,7 @@ class Engine:
                 cluster.identity, stream=True, follow=follow, tail="all" if tail is None else tail
             )
 
-    def execute(self, cluster: host_cluster.Cluster, *command: str) -> str:
+    def execute(self, cluster: clusters.Cluster, *command: str) -> str:
         """Run a command in the node and give its output; empty where it fails."""
         with _told():
             created = self._sdk.api.exec_create(cluster.identity, list(command), stderr=False)
@@ -225,7 +289,7 @@ class Engine:
             code = self._sdk.api.exec_inspect(created["Id"])["ExitCode"]
         return output.decode(errors="replace") if code == 0 else ""
 
-    def copy(self, cluster: host_cluster.Cluster, path: str) -> bytes:
+    def copy(self, cluster: clusters.Cluster, path: str) -> bytes:
         """A file or directory of a container, running or ended, as tar; empty where missing."""
         import docker.errors
 

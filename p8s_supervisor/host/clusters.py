@@ -98,6 +98,24 @@ class Cluster:
         return LABEL in self.labels
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Image:
+    """An image of the engine.
+
+    Attributes:
+        identity: the digest of its configuration, or of its manifest where the engine keeps images
+            in containerd.
+        size: bytes.
+        architecture: in Go's words.
+        tags: its names.
+    """
+
+    identity: str
+    size: int
+    architecture: str
+    tags: tuple[str, ...]
+
+
 def container_name(name: str) -> str:
     """The container, the volume and the kube context of a cluster."""
     return f"p8s-{name}"

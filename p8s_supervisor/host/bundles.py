@@ -11,7 +11,8 @@ import pathlib
 import tarfile
 import time
 
-from p8s_supervisor import docker_host, errors, host_cluster
+from p8s_supervisor import errors
+from p8s_supervisor.host import clusters, docker_host
 
 # The components' logs. The state volume is left out: keys and users' data are in it.
 LOGS = "/var/log/p8s"
@@ -21,9 +22,7 @@ OWN = "bundle.tar.gz"
 TOP = "p8s-bundle"
 
 
-def save_ended(
-    engine: docker_host.Engine, cluster: host_cluster.Cluster, file: pathlib.Path
-) -> None:
+def save_ended(engine: docker_host.Engine, cluster: clusters.Cluster, file: pathlib.Path) -> None:
     """Write a tar.gz with what docker has of an ended container.
 
     Raises:

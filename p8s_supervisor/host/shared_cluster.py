@@ -26,7 +26,8 @@ import sys
 import tempfile
 import typing
 
-from p8s_supervisor import cluster_access, errors, files, wait
+from p8s_supervisor import errors, files, wait
+from p8s_supervisor.host import cluster_access
 
 # The container's own limit is P8S_START_TIMEOUT; this one is for an engine that hangs.
 START_SECONDS = 300.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections.abc
 import concurrent.futures
-import contextlib
 import dataclasses
 import ipaddress
 import os
@@ -14,8 +13,8 @@ import shutil
 import socket
 import typing
 
-if typing.TYPE_CHECKING:
-    import docker
+from p8s_supervisor import errors
+from p8s_supervisor.host import clusters, docker_host
 
 PROBE = """\
 say() { echo "$1=$2" | tr '\\n' ' '; echo; }
@@ -53,7 +52,7 @@ RULES
 """
 # As the probe has it.
 INOTIFY_ENOUGH = 64
-PROBE_SECONDS = 10
+PROBE_SECONDS = 10.0
 # Over the image's own title, by which `p8s list` finds clusters.
 PROBE_LABELS = {"org.opencontainers.image.title": "p8s doctor"}
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -139,27 +138,23 @@ def gather(image: str, *, ports: collections.abc.Iterable[int]) -> Facts:
         image: the container is of this image; without it there is none.
         ports: the ports of loopback to look at.
     """
-    import docker  # late: 150 ms
-
     found: dict[str, typing.Any] = {}
     try:
-        client = docker.from_env(timeout=PROBE_SECONDS)
-    except docker.errors.DockerException as error:
-        return Facts(engine_error=_first_line(error))
-    with contextlib.closing(client), concurrent.futures.ThreadPoolExecutor(1) as beside:
-        try:
-            about_image = read_image(client, image)
-            probe = beside.submit(run_probe, client, image) if about_image["image"] else None
-            found |= about_image | read_engine(client.info(), client.version())
-            found["networks"] = list_networks(client)
-            if is_local(client.api.base_url, found["kernel"]):
+        engine = docker_host.connect(seconds=PROBE_SECONDS)
+        with concurrent.futures.ThreadPoolExecutor(1) as beside:
+            about_image = read_image(engine.find_image(image))
+            probe = beside.submit(run_probe, engine, image) if about_image["image"] else None
+            found |= about_image | read_engine(*engine.describe())
+            found["networks"] = read_networks(engine.list_networks())
+            # A socket here may lead to an engine in a machine of its own, with another kernel.
+            if engine.is_local() and found["kernel"] == platform.release():
                 found |= read_host(pathlib.Path("/"), os.environ)
                 found |= measure_disk(pathlib.Path(found["data_root"]))
-                found["taken"] = find_taken(ports, list_published(client))
+                found["taken"] = find_taken(ports, engine.list_published())
             if probe is not None:
                 found |= probe.result()
-        except docker.errors.DockerException as error:
-            return Facts(engine_error=_first_line(error))
+    except errors.P8sError as error:
+        return Facts(engine_error=error.message)
     return Facts(**found)
 
 
@@ -187,43 +182,24 @@ def read_engine(
     }
 
 
-def read_image(client: docker.DockerClient, image: str) -> dict[str, typing.Any]:
+def read_image(found: clusters.Image | None) -> dict[str, typing.Any]:
     """Whether the image is there, and for which architecture."""
-    import docker
-
-    try:
-        about = client.api.inspect_image(image)
-    except docker.errors.ImageNotFound:
+    if found is None:
         return {"image": False}
-    return {"image": True, "image_architecture": str(about.get("Architecture", ""))}
+    return {"image": True, "image_architecture": found.architecture}
 
 
-def list_networks(
-    client: docker.DockerClient,
+def read_networks(
+    networks: collections.abc.Iterable[docker_host.Answer],
 ) -> dict[str, tuple[ipaddress.IPv4Network, ...]]:
     """docker's networks with their IPv4 ranges."""
     found = {}
-    for network in client.api.networks():
+    for network in networks:
         ranges = [entry.get("Subnet", "") for entry in network["IPAM"].get("Config") or ()]
         found[str(network["Name"])] = tuple(
             ipaddress.IPv4Network(text) for text in ranges if text and ":" not in text
         )
     return found
-
-
-def list_published(client: docker.DockerClient) -> dict[int, str]:
-    """Published ports with the container that has each."""
-    return {
-        port["PublicPort"]: f"container {container['Names'][0].removeprefix('/')}"
-        for container in client.api.containers()
-        for port in container["Ports"]
-        if "PublicPort" in port
-    }
-
-
-def is_local(base_url: str, kernel: str) -> bool:
-    """Whether the engine's host is this one: a socket here, and the same kernel as here."""
-    return base_url.startswith("http+docker://") and kernel == platform.release()
 
 
 def find_taken(
@@ -239,7 +215,7 @@ def find_taken(
             except PermissionError:
                 pass  # the engine may, where we may not
             except OSError:
-                taken[port] = published.get(port, "")
+                taken[port] = f"container {published[port]}" if port in published else ""
     return taken
 
 
@@ -284,29 +260,13 @@ def measure_disk(directory: pathlib.Path) -> dict[str, int]:
     return {"disk_free": usage.free, "disk_size": usage.total}
 
 
-def run_probe(client: docker.DockerClient, image: str) -> dict[str, typing.Any]:
+def run_probe(engine: docker_host.Engine, image: str) -> dict[str, typing.Any]:
     """Facts that a privileged container of the image tells. It is gone at the end."""
-    import docker
-    import requests
-
     try:
-        container = client.containers.create(
-            image,
-            ["-c", PROBE],
-            entrypoint="/bin/sh",
-            privileged=True,
-            network_mode="none",
-            healthcheck={"test": ["NONE"]},
-            labels=PROBE_LABELS,
-        )
-        try:
-            container.start()
-            container.wait(timeout=PROBE_SECONDS)
-            return read_probe(container.logs(stderr=False).decode(errors="replace"))
-        finally:
-            container.remove(v=True, force=True)
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        return {"probe_error": _first_line(error)}
+        output = engine.run_script(image, PROBE, labels=PROBE_LABELS, seconds=PROBE_SECONDS)
+    except errors.P8sError as error:
+        return {"probe_error": error.message}
+    return read_probe(output)
 
 
 def read_probe(output: str) -> dict[str, typing.Any]:
@@ -332,7 +292,3 @@ def _read(file: pathlib.Path) -> str:
         return file.read_text(errors="replace")
     except OSError:
         return ""  # not every host has every file
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,14 +10,8 @@ import sys
 import click
 import click.shell_completion
 
-from p8s_supervisor import (
-    cli_options,
-    console,
-    docker_host,
-    errors,
-    files,
-    host_cluster,
-)
+from p8s_supervisor import errors, files
+from p8s_supervisor.host import cli_options, clusters, console, docker_host
 
 
 @click.command()
@@ -43,7 +37,7 @@ def kubeconfig(name: str, internal: bool, host: str) -> None:
     click.echo(api.kubeconfig(host), nl=False)
 
 
-def _find_internal(cluster: host_cluster.Cluster, port: str) -> str:
+def _find_internal(cluster: clusters.Cluster, port: str) -> str:
     if not cluster.address:
         raise errors.P8sError(
             f"the cluster {cluster.name} has no address of its own",

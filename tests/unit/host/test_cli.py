@@ -20,17 +20,8 @@ import click.testing
 import pytest
 import yaml
 
-from p8s_supervisor import (
-    cli,
-    cli_run,
-    console,
-    docker_host,
-    errors,
-    host_cluster,
-    host_run,
-    settings,
-    wait,
-)
+from p8s_supervisor import errors, settings, wait
+from p8s_supervisor.host import cli, cli_run, clusters, console, docker_host, runs
 from tests import fakes, host_fakes
 
 Invoke = collections.abc.Callable[..., click.testing.Result]
@@ -82,7 +73,7 @@ def test_help_is_there_at_once() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys, p8s_supervisor.cli as cli\n"
+        "import sys, p8s_supervisor.host.cli as cli\n"
         "try: cli.main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'docker', 'requests', 'rich', 'yaml', 'p8s_supervisor.settings'}\n"
@@ -174,7 +165,7 @@ def test_flags_stay_flags_and_variables_stay_variables(monkeypatch: pytest.Monke
     assert made.names_server is False
 
 
-def make_wanted(*arguments: str) -> host_run.Wanted:
+def make_wanted(*arguments: str) -> runs.Wanted:
     """What `p8s run` makes of its arguments."""
     with cli_run.run.make_context("run", list(arguments)) as context:
         options = dict(context.params)
@@ -370,7 +361,7 @@ def test_a_reader_that_has_gone_ends_the_cluster_in_order(
 def test_signals(engine: host_fakes.Engine, count: int, actions: list[str]) -> None:
     cluster = host_fakes.cluster("dev")
     before = signal.getsignal(signal.SIGTERM)
-    with host_run.Interrupts() as interrupts:
+    with runs.Interrupts() as interrupts:
         signal.raise_signal(signal.SIGTERM)
         interrupts.watch(cluster)
         for _ in range(count - 1):
@@ -388,7 +379,7 @@ def test_signals(engine: host_fakes.Engine, count: int, actions: list[str]) -> N
 def test_a_signal_that_is_ignored_stays_so() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with host_run.Interrupts() as interrupts:
+        with runs.Interrupts() as interrupts:
             signal.raise_signal(signal.SIGHUP)
         assert interrupts.count == 0
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -397,13 +388,13 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
 
 
 def test_the_usual_ports_are_for_the_default_cluster() -> None:
-    spec = host_cluster.Spec(name="default")
+    spec = clusters.Spec(name="default")
     chosen = settings.load(["--config=/dev/null"], {}).settings
-    free = [host_run.is_free(port, "127.0.0.1") for port in (8989, 6443)]
-    http, api = host_run.choose_ports(host_run.Wanted(spec=spec, settings=chosen))
+    free = [runs.is_free(port, "127.0.0.1") for port in (8989, 6443)]
+    http, api = runs.choose_ports(runs.Wanted(spec=spec, settings=chosen))
     assert [http == 8989, api == 6443] == free
-    other = host_cluster.Spec(name="other")
-    found = host_run.choose_ports(host_run.Wanted(spec=other, settings=chosen, publish_api=7))
+    other = clusters.Spec(name="other")
+    found = runs.choose_ports(runs.Wanted(spec=other, settings=chosen, publish_api=7))
     assert found[1] == 7
     assert found[0] not in (8989, 7)
 
@@ -739,7 +730,7 @@ def test_where_the_api_is(
 ) -> None:
     import dataclasses
 
-    from p8s_supervisor import cli_options
+    from p8s_supervisor.host import cli_options
 
     made = host_fakes.Engine()
     made.token = told

@@ -7,7 +7,8 @@ import dataclasses
 import enum
 import re
 
-from p8s_supervisor import doctor_facts, errors, settings
+from p8s_supervisor import errors, settings
+from p8s_supervisor.host import doctor_facts
 
 OLDEST_ENGINE = 23
 # kube-proxy's nftables mode. Source: kubernetes/pkg/proxy/nftables/README.md

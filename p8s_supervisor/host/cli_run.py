@@ -11,16 +11,8 @@ import typing
 
 import click
 
-from p8s_supervisor import (
-    cli_options,
-    console,
-    docker_host,
-    errors,
-    host_cluster,
-    host_kubeconfig,
-    host_run,
-    settings,
-)
+from p8s_supervisor import errors, settings
+from p8s_supervisor.host import cli_options, clusters, console, contexts, docker_host, runs
 
 # Variables that are for the command on the host; all other P8S_* are the cluster's settings.
 HOST_VARIABLES = ("P8S_IMAGE", "P8S_NAME", "P8S_CONFIG")
@@ -82,7 +74,7 @@ def make_wanted(
     asked: Asked,
     given: collections.abc.Mapping[str, str | None],
     environment: collections.abc.Mapping[str, str],
-) -> host_run.Wanted:
+) -> runs.Wanted:
     """What is to be run, checked as the node will check it.
 
     Raises:
@@ -94,9 +86,9 @@ def make_wanted(
     wrong = _check_together(asked, loaded)
     if wrong:
         raise errors.SettingsError(wrong)
-    kubeconfig = host_kubeconfig.find_file(environment).absolute()
-    return host_run.Wanted(
-        spec=host_cluster.Spec(
+    kubeconfig = contexts.find_file(environment).absolute()
+    return runs.Wanted(
+        spec=clusters.Spec(
             name=asked.name,
             image=asked.image,
             flags=flags,
@@ -152,17 +144,17 @@ def _check_together(asked: Asked, loaded: settings.Loaded) -> list[str]:
     return wrong
 
 
-def run_foreground(engine: docker_host.Engine, wanted: host_run.Wanted, asked: Asked) -> int:
+def run_foreground(engine: docker_host.Engine, wanted: runs.Wanted, asked: Asked) -> int:
     """Start a cluster, follow it to its end, and leave nothing but its state.
 
     Returns:
         The container's exit code.
     """
-    with host_run.Interrupts() as interrupts:
-        cluster = host_run.start(engine, wanted)
+    with runs.Interrupts() as interrupts:
+        cluster = runs.start(engine, wanted)
         try:
             interrupts.watch(cluster)
-            follower = host_run.Follower(cluster)
+            follower = runs.Follower(cluster)
             if _show_start(engine, cluster):
                 follower.is_shown = True
             code = engine.wait(cluster)
@@ -174,16 +166,16 @@ def run_foreground(engine: docker_host.Engine, wanted: host_run.Wanted, asked: A
             engine.stop(cluster)
             raise
         finally:
-            host_run.remove(engine, cluster)
+            runs.remove(engine, cluster)
     return code
 
 
-def run_detached(engine: docker_host.Engine, wanted: host_run.Wanted, asked: Asked) -> int:
+def run_detached(engine: docker_host.Engine, wanted: runs.Wanted, asked: Asked) -> int:
     """Start a cluster and return when it is ready, or has failed."""
-    with host_run.Interrupts() as interrupts:
-        cluster = host_run.start(engine, wanted)
+    with runs.Interrupts() as interrupts:
+        cluster = runs.start(engine, wanted)
         interrupts.watch(cluster)
-        follower = host_run.Follower(cluster)
+        follower = runs.Follower(cluster)
         if _show_start(engine, cluster):
             return 0
         now = engine.refresh(cluster)
@@ -195,30 +187,28 @@ def run_detached(engine: docker_host.Engine, wanted: host_run.Wanted, asked: Ask
         if asked.bundle_on_failure and now is not None and not interrupts.count:
             _save_bundle(engine, now, asked.bundle_on_failure)
         if interrupts.count and now is not None:
-            host_run.remove(engine, now)
+            runs.remove(engine, now)
         elif now is not None:
             console.tell(f"its container is kept: p8s logs --name {cluster.name}, p8s delete …")
         return code or FAILED
 
 
-def _show_start(engine: docker_host.Engine, cluster: host_cluster.Cluster) -> bool:
+def _show_start(engine: docker_host.Engine, cluster: clusters.Cluster) -> bool:
     """Show the phases, then how to use the cluster; False where it ended first."""
     phases = console.make_phases(f"{cluster.name} starts")
     try:
-        status = host_run.await_ready(engine, cluster, phases.show)
+        status = runs.await_ready(engine, cluster, phases.show)
     finally:
         phases.close()
     if status is None:
         return False
     api = cli_options.make_client(engine, cluster)
-    context = host_run.add_context(api, cluster)
-    host_run.tell_ready(cluster, status, api.url, context)
+    context = runs.add_context(api, cluster)
+    runs.tell_ready(cluster, status, api.url, context)
     return True
 
 
-def _tell_end(
-    cluster: host_cluster.Cluster, code: int, lines: collections.abc.Sequence[str]
-) -> None:
+def _tell_end(cluster: clusters.Cluster, code: int, lines: collections.abc.Sequence[str]) -> None:
     if code:
         for line in lines:
             console.warn(f"| {line}")
@@ -227,30 +217,25 @@ def _tell_end(
         console.tell(f"{cluster.name} has stopped")
 
 
-def _save_bundle(
-    engine: docker_host.Engine, cluster: host_cluster.Cluster, file: pathlib.Path
-) -> None:
-    from p8s_supervisor import host_bundle
+def _save_bundle(engine: docker_host.Engine, cluster: clusters.Cluster, file: pathlib.Path) -> None:
+    from p8s_supervisor.host import bundles
 
-    host_bundle.save_ended(engine, cluster, file)
+    bundles.save_ended(engine, cluster, file)
     console.warn(f"what is known of it is in {file}")
 
 
-def check_host(wanted: host_run.Wanted) -> None:
+def check_host(wanted: runs.Wanted) -> None:
     """What `p8s doctor` finds: what warns is told, what stops a cluster ends it here.
 
     Raises:
         P8sError: with each error and what mends it.
     """
-    from p8s_supervisor import doctor  # late: detached runs in scripts may skip it
+    from p8s_supervisor.host import cli_doctor, doctor  # late: detached runs in scripts may skip it
 
     ports = [port for port in (wanted.publish_http, wanted.publish_api) if port is not None]
     findings = doctor.check(wanted.settings, image=wanted.spec.image, ports=ports)
     doctor.refuse_errors(findings)
-    for finding in findings:
-        if finding.level == doctor.Level.WARNING:
-            mend = f"\n  hint: {finding.mend}" if finding.mend else ""
-            console.warn(f"{finding.name}: {finding.message}{mend}")
+    cli_doctor.tell_warnings(findings)
 
 
 @click.command()
@@ -313,7 +298,7 @@ def run(ctx: click.Context, /, **options: typing.Any) -> None:
     asked = Asked(**{field.name: options.pop(field.name) for field in dataclasses.fields(Asked)})
     wanted = make_wanted(asked, options, os.environ)
     engine = docker_host.connect()
-    host_run.make_room(engine, wanted.spec)  # before the look at the host: it is the likelier error
+    runs.make_room(engine, wanted.spec)  # before the look at the host: it is the likelier error
     if not asked.no_check:
         check_host(wanted)
     ctx.exit((run_detached if asked.detach else run_foreground)(engine, wanted, asked))
