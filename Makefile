@@ -3,7 +3,7 @@ IMAGE ?= p8s:latest
 KUBERNETES ?= 1.37
 export IMAGE KUBERNETES
 PYTHON = .venv/bin/python
-.PHONY: help engine image up down check test bench bench-peers lock clean
+.PHONY: help engine image up down check test test-faults bench bench-peers lock outdated clean
 .DEFAULT_GOAL = help
 
 help: ## this list
@@ -29,6 +29,9 @@ check: .venv/ready ## lint and strict types
 test: image check ## everything: lint, types, unit, contract and cluster tests on the real image
 	$(PYTHON) -m pytest
 
+test-faults: image .venv/ready ## every fault FAULT_ROUNDS (20) times; build/faults.md has the times
+	FAULT_ROUNDS=$(or $(FAULT_ROUNDS),20) $(PYTHON) -m pytest tests/faults
+
 bench: image .venv/ready ## N (7) starts, stops and restarts, measured; STARTS=50: so many more starts in a row
 	$(PYTHON) -m tests.bench $(if $(N),--runs=$(N)) $(if $(STARTS),--starts=$(STARTS))
 
@@ -40,6 +43,9 @@ bench-peers: image .venv/ready ## N (3) starts and 100 pods in turns with kubead
 
 lock: ## raise the Python pins to the newest
 	@scripts/lock.sh
+
+outdated: .venv/ready ## pins with a newer patch release, and known holes where a database answers
+	@$(PYTHON) scripts/outdated.py --audit
 
 clean: ## what a build or a test left in this tree
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache

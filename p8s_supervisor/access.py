@@ -56,7 +56,7 @@ class Access:
 
     Attributes:
         names: the host names and addresses by which a caller may address the API.
-        trusted: addresses whose callers need no token: loopback and the host's gateway.
+        trusted: addresses whose callers need no token: the gateway, by which the host arrives.
         token: opens everything.
         token_required: whether callers at `trusted` need it too.
     """
@@ -90,7 +90,11 @@ class Access:
             return False
         if caller.method in ("GET", "HEAD") and caller.path in READABLE:
             return True
-        return _canonical(caller.address) in self.trusted
+        return self.is_trusted(caller.address)
+
+    def is_trusted(self, address: str) -> bool:
+        """Whether callers at an address need no token, unless one was set."""
+        return _canonical(address) in self.trusted
 
     def _ask_for_token(self, caller: Caller) -> Refusal:
         if self.token_required:

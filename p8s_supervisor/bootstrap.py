@@ -8,10 +8,14 @@ import datetime
 import threading
 
 from p8s_supervisor import (
+    applying,
     commands,
+    completion,
     content,
     context,
     credentials,
+    damage,
+    endpoints,
     errors,
     files,
     gates,
@@ -27,6 +31,8 @@ from p8s_supervisor import (
 
 # Between two requests to kubelet to look at the same pod.
 NUDGE_SECONDS = 0.2
+# Between two attempts to apply what is refused, and before the first where nothing is known to be.
+RETRY_SECONDS, RETRY_AFTER_SECONDS = 1.0, 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +61,31 @@ def start(run: context.Context, monitor: health.Monitor) -> None:
         run.tell(f"{step.name}: done in {phase.duration:.2f} s")
 
 
+def resume(run: context.Context, monitor: health.Monitor) -> None:
+    """Adopt the cluster as it runs: the sidecar alone ended, and was started again.
+
+    Nothing of it takes a cluster down that works: what is wrong is told.
+    """
+    with run.timeline.phase("resume"):
+        connect(run)
+        run.fresh, run.populated = False, True
+        try:
+            with credentials.alone():
+                run.admin = credentials.read(run.plan)
+        except (errors.P8sError, OSError, ValueError) as error:
+            run.tell(f"resume: certificates are made anew: {error}")
+            make_certificates(run)
+
+
+def make_certificates(run: context.Context) -> None:
+    """Certificates in place of those that cannot be used, or why there are none."""
+    try:
+        with credentials.alone():
+            run.admin = credentials.renew(run.plan)
+    except (errors.P8sError, OSError, ValueError) as error:
+        run.tell(f"resume: there are no certificates to hand out: {error}")
+
+
 # --- processes
 
 
@@ -76,7 +107,11 @@ def start_processes(run: context.Context, monitor: health.Monitor) -> None:
     # kubelet finds it when it starts, and takes longer to act on it than etcd to have the seed.
     write_static_pods(run, "kube-apiserver")
     run.supervisor.start("kubelet")
-    import_images(run.plan.paths)
+    try:
+        import_images(run.plan.paths)
+    except errors.CommandError as error:
+        hint = damage.hint(run, "containerd")
+        raise errors.ComponentFailedError("containerd", error.message, hint=hint) from error
     gates.pass_gate(run, "etcd", "etcd's port", lambda: probes.port("127.0.0.1", 2379))
     run.populated = content.populate(run)
 
@@ -124,6 +159,7 @@ def connect(run: context.Context) -> kube.Client:
     """The apiserver's client, made once."""
     if run.client is None:
         run.client = credentials.connect_apiserver(run.plan)
+        run.endpoints = endpoints.connect(run.plan)
     return run.client
 
 
@@ -145,18 +181,42 @@ def write_static_pods(run: context.Context, *names: str) -> None:
 
 
 def apply_manifests(run: context.Context, monitor: health.Monitor) -> None:
-    """Server-side apply of the add-ons."""
+    """Server-side apply of the add-ons.
+
+    In a cluster that was there before, the user may have a webhook that refuses them: whoever can
+    take that away needs the API, so the start goes on as far as it can.
+
+    Raises:
+        KubeError: the apiserver refused one in a new cluster.
+    """
     client = connect(run)
+    if not run.fresh:
+        applying.apply_add_ons(
+            run, client, seconds=completion.START_SECONDS, longest=completion.START_SECONDS
+        )
+        if run.refused:
+            run.tell("the start is complete when these are applied; it goes on as far as it can")
+        return
     for manifest in manifests.add_ons(manifests.values(run.plan)):
         client.apply(manifest)
 
 
 def await_ready(run: context.Context, monitor: health.Monitor) -> None:
-    """Every condition of readiness holds."""
+    """Every condition of readiness holds, of the system's own.
+
+    What a user has in kube-system makes /ready red, and does not end the start; nor does what
+    admission refuses in a cluster that was there before.
+
+    Raises:
+        ComponentFailedError: see `gates.pass_gate`.
+    """
     client = connect(run)
     nudged: dict[str, float] = {}
+    began = run.timeline.now()
+    retried = began if run.refused else began + RETRY_AFTER_SECONDS
 
     def look() -> str | None:
+        nonlocal retried
         missing = monitor.look()
         if missing.keys() & {"apiserver", "setup"}:
             return _listed(missing)
@@ -165,9 +225,24 @@ def await_ready(run: context.Context, monitor: health.Monitor) -> None:
             if name.startswith("pod/") and now - nudged.get(name, 0) > NUDGE_SECONDS:
                 nudged[name] = now
                 nudge(client, name.removeprefix("pod/"))
-        return _listed(missing)
+        if not run.fresh and run.timeline.now() - retried > RETRY_SECONDS:
+            completion.retry(run, client, missing)
+            retried = run.timeline.now()
+        return _listed({name: why for name, why in missing.items() if not is_users(name)})
 
-    gates.pass_gate(run, "kubelet", "readiness", look)
+    try:
+        gates.pass_gate(run, "kubelet", "readiness", look)
+    except errors.ComponentFailedError as error:
+        if run.fresh or not run.refused or not isinstance(error.__cause__, errors.WaitTimeoutError):
+            raise
+        run.tell(f"the start is not complete: {error.__cause__.reason}")
+    completion.announce(run)
+
+
+def is_users(condition: str) -> bool:
+    """Whether a condition is that of a pod which a user has put into kube-system."""
+    own = (*probes.STATIC_PODS, *probes.ADD_ON_LABELS, "kube-system")
+    return condition.startswith("pod/") and not condition.removeprefix("pod/").startswith(own)
 
 
 def _listed(missing: dict[str, str]) -> str | None:
@@ -212,10 +287,11 @@ def start_in_background(
     on_ready: collections.abc.Callable[[], None],
 ) -> threading.Thread:
     """The start in a thread of its own; its failure is kept and asks for the stop."""
+    begin = resume if run.resumed else start
 
     def work() -> None:
         try:
-            start(run, monitor)
+            begin(run, monitor)
         except errors.CancelledError:
             return  # whoever asked for the stop has said so already
         except Exception as error:  # noqa: BLE001 — whatever it was ends the start

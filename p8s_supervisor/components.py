@@ -20,6 +20,25 @@ ETCD_PEER_URL = "https://127.0.0.1:2380"
 # service accounts of its own controllers; the only apiserver it can overload is its own.
 CLIENT_LIMITS = ("--kube-api-qps=2000", "--kube-api-burst=2000")
 
+# Of TLS 1.2, for the clients that have no 1.3: those with forward secrecy and authenticated
+# encryption that the cluster's EC certificates can be used with.
+TLS_CIPHERS = (
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+)
+
+# Where kube-apiserver answers who shows no credentials, if RBAC lets him: kubelet's probes, a load
+# balancer's, and whoever checks the tokens of service accounts, which needs a role binding too.
+OPEN_PATHS = (
+    "/healthz",
+    "/livez",
+    "/readyz",
+    "/version",
+    "/version/",
+    "/.well-known/openid-configuration",
+    "/openid/v1/jwks",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -146,6 +165,7 @@ def etcd(plan: Plan) -> list[str]:
         "--peer-client-cert-auth=true",
         # The seed is put in one transaction: all of it or nothing.
         "--max-txn-ops=5000",
+        f"--quota-backend-bytes={plan.settings.etcd_quota}",
         # A cluster of one has nobody to wait for: the election timeout is only a delay at start.
         "--heartbeat-interval=100",
         "--election-timeout=500",
@@ -187,9 +207,11 @@ def kube_apiserver(plan: Plan) -> list[str]:
         "--enable-admission-plugins=NodeRestriction",
         "--enable-bootstrap-token-auth=true",
         "--profiling=false",
+        f"--authentication-config={plan.paths.authentication}",
         f"--client-ca-file={crypto}/ca.crt",
         f"--tls-cert-file={crypto}/apiserver.crt",
         f"--tls-private-key-file={crypto}/apiserver.key",
+        f"--tls-cipher-suites={','.join(TLS_CIPHERS)}",
         f"--etcd-servers={ETCD_URL}",
         f"--etcd-cafile={crypto}/etcd-ca.crt",
         f"--etcd-certfile={crypto}/apiserver-etcd-client.crt",
@@ -197,6 +219,9 @@ def kube_apiserver(plan: Plan) -> list[str]:
         f"--kubelet-certificate-authority={crypto}/ca.crt",
         f"--kubelet-client-certificate={crypto}/apiserver-kubelet-client.crt",
         f"--kubelet-client-key={crypto}/apiserver-kubelet-client.key",
+        # There is one. The default keeps the address of one that was killed for 15 s more, and sends
+        # every other client of the service `kubernetes` there.
+        "--endpoint-reconciler-type=master-count",
         # Asked of etcd for each of 80 resources; after three minutes the apiserver trusts a count no more.
         "--etcd-count-metric-poll-period=2m",
         "--kubelet-preferred-address-types=InternalIP,Hostname",
@@ -231,6 +256,8 @@ def kube_controller_manager(plan: Plan) -> list[str]:
         *CLIENT_LIMITS,
         "--controllers=*,bootstrapsigner,tokencleaner",
         "--use-service-account-credentials=true",
+        # Of pods that have ended and that nobody removes; Kubernetes' 12500 are for many nodes.
+        "--terminated-pod-gc-threshold=1000",
         "--allocate-node-cidrs=true",
         f"--cluster-cidr={chosen.pod_cidr}",
         # One node: it gets the whole range.
@@ -266,6 +293,18 @@ def kube_scheduler(plan: Plan) -> list[str]:
     ]
 
 
+def authentication_config() -> dict[str, typing.Any]:
+    """AuthenticationConfiguration (apiserver.config.k8s.io/v1): who is let in without credentials.
+
+    Elsewhere they are refused before RBAC: a role binding for everybody opens nothing by mistake.
+    """
+    return {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AuthenticationConfiguration",
+        "anonymous": {"enabled": True, "conditions": [{"path": path} for path in OPEN_PATHS]},
+    }
+
+
 def kubelet_config(plan: Plan) -> dict[str, typing.Any]:
     """KubeletConfiguration (kubelet.config.k8s.io/v1beta1)."""
     crypto = plan.paths.pki
@@ -281,7 +320,11 @@ def kubelet_config(plan: Plan) -> dict[str, typing.Any]:
         "authorization": {"mode": "Webhook"},
         "tlsCertFile": f"{crypto}/kubelet.crt",
         "tlsPrivateKeyFile": f"{crypto}/kubelet.key",
+        "tlsCipherSuites": list(TLS_CIPHERS),
         "readOnlyPort": 0,
+        # Threads too. A pod that forks without end stops before the host has no process id left,
+        # which on a small one is at 32768.
+        "podPidsLimit": 16384,
         "containerRuntimeEndpoint": f"unix://{plan.paths.containerd_socket}",
         "cgroupDriver": "cgroupfs",
         "cgroupsPerQOS": True,
@@ -305,6 +348,10 @@ def kubelet_config(plan: Plan) -> dict[str, typing.Any]:
             "nodefs.available": "2%",
             "nodefs.inodesFree": "2%",
             "imagefs.available": "2%",
+        },
+        # The first wait is 10 s and the longest 5 min otherwise, also for the control plane's pods.
+        "crashLoopBackOff": {
+            "maxContainerRestartPeriod": f"{plan.settings.max_container_restart_period:g}s"
         },
         "imageGCHighThresholdPercent": 97,
         "imageGCLowThresholdPercent": 94,

@@ -6,7 +6,16 @@ import collections.abc
 import dataclasses
 import threading
 
-from p8s_supervisor import components, events, kube, ports, processes, settings, status
+from p8s_supervisor import (
+    components,
+    endpoints,
+    events,
+    kube,
+    ports,
+    processes,
+    settings,
+    status,
+)
 
 
 @dataclasses.dataclass
@@ -27,10 +36,19 @@ class Context:
         failure: what ended the start; None as long as nothing did.
         state: where the cluster's life stands.
         fresh: whether there was no cluster in the state volume when this start began.
+        resumed: whether the cluster was ready before this sidecar began: it is adopted as it runs.
         populated: whether etcd had a cluster's content before the apiserver was started.
         placeholder: holds the apiserver's port until the apiserver does.
         attempts: for each static pod the number of its last attempt before kubelet started.
         client: the apiserver's client; None until the PKI is there.
+        marked: whether what etcd holds was compared with `etcd_mark` in this start.
+        troubles: conditions of readiness that were found not to hold in the background → reason.
+        endpoints: components that are asked for their own health; none until the PKI is there.
+        refused: manifests, and what else of the start, that could not be applied yet: condition →
+            reason. Changed in place, by several threads.
+        silent_files: the user's manifests that were not answered in time when last applied.
+        applying: held while manifests are applied.
+        completing: held by the thread that completes the start.
         admin: credentials for kubeconfigs: CA, certificate and key (PEM); None until then.
     """
 
@@ -47,10 +65,18 @@ class Context:
     failure: Exception | None = None
     state: status.State = status.State.STARTING
     fresh: bool = False
+    resumed: bool = False
     populated: bool = False
+    marked: bool = False
+    troubles: dict[str, str] = dataclasses.field(default_factory=dict)
     placeholder: ports.Placeholder | None = None
     client: kube.Client | None = None
+    endpoints: dict[str, endpoints.Asked] = dataclasses.field(default_factory=dict)
     attempts: dict[str, int] = dataclasses.field(default_factory=dict)
+    refused: dict[str, str] = dataclasses.field(default_factory=dict)
+    silent_files: set[str] = dataclasses.field(default_factory=set)
+    applying: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    completing: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     admin: tuple[bytes, bytes, bytes] | None = None
 
     def request_stop(self, reason: str) -> None:

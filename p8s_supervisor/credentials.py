@@ -21,7 +21,7 @@ def alone() -> collections.abc.Iterator[None]:
 
 
 def write(plan: components.Plan, *, fresh: bool) -> tuple[bytes, bytes, bytes]:
-    """The PKI and the kubeconfigs.
+    """The PKI and the kubeconfigs, and who is let in without any.
 
     Returns:
         The administrator's credentials: CA, certificate and key, PEM.
@@ -33,6 +33,11 @@ def write(plan: components.Plan, *, fresh: bool) -> tuple[bytes, bytes, bytes]:
     authorities = pki.ensure_authorities(plan.paths.authorities, fresh=fresh, now=now)
     for name, pair in authorities.items():
         files.write(plan.paths.pki / f"{name}.crt", pair.certificate_pem)
+    files.write(
+        plan.paths.authentication,
+        json.dumps(components.authentication_config(), indent=2) + "\n",
+        mode=0o600,
+    )
     return write_leaves(plan, authorities, now=now)
 
 
@@ -86,6 +91,23 @@ def write_leaves(
     return ca, admin.certificate_pem, admin.key_pem
 
 
+def read(plan: components.Plan) -> tuple[bytes, bytes, bytes]:
+    """The administrator's credentials from the files of this start; see `write`.
+
+    Raises:
+        P8sError: a certificate and its key do not belong together: a renewal was cut off.
+        OSError: a file cannot be read.
+        ValueError: a file is damaged.
+    """
+    crypto = plan.paths.pki
+    for leaf in components.leaves(plan):
+        if not pki.is_pair(crypto / f"{leaf.stem}.crt", crypto / f"{leaf.stem}.key"):
+            raise errors.P8sError(f"{crypto / leaf.stem}.crt is not of the key beside it")
+    sources = (crypto / f"{pki.CLUSTER}.crt", crypto / "admin.crt", crypto / "admin.key")
+    ca, certificate, key = (file.read_bytes() for file in sources)
+    return ca, certificate, key
+
+
 def extend_apiserver(plan: components.Plan) -> None:
     """kube-apiserver's serving certificate anew, with the names that are kept by now.
 
@@ -116,13 +138,16 @@ def read_api_names(plan: components.Plan) -> tuple[str, ...]:
     file = plan.paths.api_names
     try:
         names = json.loads(file.read_text())
+        wrong = None if isinstance(names, list) else "not a list"
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
+        wrong = str(error)
+    if wrong is not None:
         raise errors.P8sError(
-            f"{file} is damaged: {error}",
+            f"{file} is damaged: {wrong}",
             hint="remove it; kubeconfigs that were made for other names are asked for again",
-        ) from error
+        )
     return tuple(str(name) for name in names)
 
 

@@ -79,10 +79,15 @@ class ComponentFailedError(P8sError):
     """
 
     def __init__(
-        self, component: str, reason: str, *, log_tail: collections.abc.Sequence[str] = ()
+        self,
+        component: str,
+        reason: str,
+        *,
+        log_tail: collections.abc.Sequence[str] = (),
+        hint: str = "",
     ) -> None:
         told = "".join(f"\n  | {line}" for line in log_tail)
-        super().__init__(f"{component} failed: {reason}{told}")
+        super().__init__(f"{component} failed: {reason}{told}", hint=hint)
         self.component = component
         self.log_tail = tuple(log_tail)
 

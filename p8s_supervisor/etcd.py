@@ -1,4 +1,4 @@
-"""etcd over its JSON gateway (/v3/kv): what the seed needs of it."""
+"""etcd over its JSON gateway (/v3): its keys, as the seed needs them, and its upkeep."""
 
 from __future__ import annotations
 
@@ -26,6 +26,30 @@ class Entry:
     lease: int = 0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Status:
+    """What etcd says of its store.
+
+    Attributes:
+        revision: of the newest write; each write raises it.
+        size: of the database's file, in bytes.
+        size_in_use: of what the file holds; the rest is free pages, used again before it grows.
+        quota: the size at which etcd refuses writes, in bytes.
+        errors: etcd's own words, the alarms among them; empty where all is well.
+    """
+
+    revision: int
+    size: int
+    size_in_use: int
+    quota: int
+    errors: tuple[str, ...] = ()
+
+    @property
+    def full(self) -> bool:
+        """Whether etcd refuses writes because its quota was met."""
+        return any("NOSPACE" in error for error in self.errors)
+
+
 class Client:
     """A client of one etcd, with a client certificate."""
 
@@ -39,9 +63,11 @@ class Client:
         self._session.verify, self._session.cert = str(ca), (str(certificate), str(key))
         self._session.trust_env = False
 
-    def _call(self, path: str, body: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    def _call(
+        self, path: str, body: dict[str, typing.Any], *, seconds: float = 10
+    ) -> dict[str, typing.Any]:
         try:
-            answer = self._session.post(self._server + path, json=body, timeout=10)
+            answer = self._session.post(self._server + path, json=body, timeout=seconds)
             if not answer.ok:
                 raise errors.P8sError(f"etcd: {path}: HTTP {answer.status_code}: {answer.text}")
             found = answer.json()
@@ -100,6 +126,52 @@ class Client:
         ]
         answer = self._call("/v3/kv/txn", {"compare": [nothing], "success": puts})
         return bool(answer.get("succeeded"))
+
+    def read_status(self) -> Status:
+        """What etcd says of its store, without asking the other members (it has none).
+
+        Raises:
+            P8sError: etcd did not answer as it should.
+        """
+        found = self._call("/v3/maintenance/status", {}, seconds=5)
+        return Status(
+            revision=int(found.get("header", {}).get("revision", 0)),
+            size=int(found.get("dbSize", 0)),
+            size_in_use=int(found.get("dbSizeInUse", 0)),
+            quota=int(found.get("dbSizeQuota", 0)),
+            errors=tuple(map(str, found.get("errors", []))),
+        )
+
+    def compact(self, revision: int) -> None:
+        """Forget what keys were before a revision; returns once it is forgotten.
+
+        Raises:
+            P8sError: etcd refused, or did not answer as it should.
+        """
+        try:
+            self._call("/v3/kv/compaction", {"revision": str(revision), "physical": True})
+        except errors.P8sError as error:
+            if "has been compacted" not in error.message:  # kube-apiserver was first
+                raise
+
+    def defragment(self) -> None:
+        """Give free pages back to the file system. etcd answers nothing else meanwhile.
+
+        Raises:
+            P8sError: etcd refused, or did not answer as it should.
+        """
+        self._call("/v3/maintenance/defragment", {}, seconds=120)
+
+    def disarm(self) -> None:
+        """Take the alarm for a full store back: etcd takes writes again.
+
+        Raises:
+            P8sError: etcd refused, or did not answer as it should.
+        """
+        path = "/v3/maintenance/alarm"
+        for alarm in self._call(path, {"action": "GET"}).get("alarms", []):
+            if alarm.get("alarm") == "NOSPACE":
+                self._call(path, alarm | {"action": "DEACTIVATE"})
 
 
 def _end_of(prefix: str) -> str:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import collections.abc
 import pathlib
+import re
 
-from p8s_supervisor import context, errors, files, paths, probes, wait
+from p8s_supervisor import context, damage, errors, files, paths, probes, wait
 
 LOG_LINES = 20
+# A Go program that ends in a panic says why, and then where it was, in hundreds of lines.
+TRACE_LINES = 500
+_TRACE = re.compile(r"goroutine \d+ ")
+_SAID = re.compile(r'\{"level"|time="|[IWEF]\d{4} |panic: |fatal error: |unexpected fault address ')
+_STACK = re.compile(r',"stacktrace":"(?:[^"\\]|\\.)*"')
 # A static pod that has ended this often in one start is not waited for any longer.
 ATTEMPTS = 2
 
@@ -42,10 +49,17 @@ def raise_failure(run: context.Context) -> None:
     for process in run.supervisor.list_processes():
         if process.state == "FATAL":
             raise errors.ComponentFailedError(
-                process.name, process.reason, log_tail=log_tail(run.plan.paths, process.name)
+                process.name,
+                process.reason,
+                log_tail=log_tail(run.plan.paths, process.name),
+                hint=damage.hint(run, process.name),
             )
     for name, before in run.attempts.items():
-        if last_attempt(run.plan.paths, name) - before > ATTEMPTS:
+        first = before
+        if before < 0:
+            # A new container, and maybe on an older volume: there kubelet goes on counting.
+            first = run.attempts[name] = first_attempt(run.plan.paths, name) - 1
+        if last_attempt(run.plan.paths, name) - first > ATTEMPTS:
             raise errors.ComponentFailedError(
                 name, "it keeps ending", log_tail=log_tail(run.plan.paths, name)
             )
@@ -59,8 +73,17 @@ def static_pod_logs(places: paths.Paths, name: str) -> list[pathlib.Path]:
 
 def last_attempt(places: paths.Paths, name: str) -> int:
     """The number of a static pod's latest attempt, which kubelet names its log by; -1: none."""
+    return max(_attempts(places, name), default=-1)
+
+
+def first_attempt(places: paths.Paths, name: str) -> int:
+    """The number of the earliest attempt that there is a log of; 0: none yet."""
+    return min(_attempts(places, name), default=0)
+
+
+def _attempts(places: paths.Paths, name: str) -> list[int]:
     stems = [log.stem for log in static_pod_logs(places, name)]
-    return max((int(stem) for stem in stems if stem.isdigit()), default=-1)
+    return [int(stem) for stem in stems if stem.isdigit()]
 
 
 def log_tail(places: paths.Paths, component: str) -> list[str]:
@@ -73,4 +96,11 @@ def log_tail(places: paths.Paths, component: str) -> list[str]:
             if lines:
                 return lines
         return []
-    return files.tail(places.logs / f"{component}.log", lines=LOG_LINES)
+    lines = files.tail(places.logs / f"{component}.log", lines=TRACE_LINES)
+    return without_traces(lines)[-LOG_LINES:]
+
+
+def without_traces(lines: collections.abc.Sequence[str]) -> list[str]:
+    """What a process said, without Go's traces of where it was."""
+    traced = any(_TRACE.match(line) for line in lines)
+    return [_STACK.sub("", line) for line in lines if not traced or _SAID.match(line)]

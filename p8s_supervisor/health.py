@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import pathlib
 import threading
 import time
 
-from p8s_supervisor import context, probes, processes, status
+from p8s_supervisor import context, files, probes, processes, space, status
 
 PROCESSES = ("etcd", "containerd", "kubelet")
 # How long one look serves all that ask: many clients that poll cost as much as one.
@@ -30,7 +33,7 @@ class Monitor:
         self._lock = threading.Lock()
         self._looked_at = -FRESH_SECONDS
         self._missing: dict[str, str] = {}
-        self._pids: dict[str, set[int]] = {}
+        self._pids = read_seen(run.plan.paths.seen_processes)
         self.counters = Counters()
 
     def restarts(self, process: processes.Process) -> int:
@@ -42,6 +45,7 @@ class Monitor:
         seen = self._pids.setdefault(process.name, set())
         if process.pid and process.pid not in seen:
             seen.add(process.pid)
+            self._write_seen()
             if len(seen) > 1:
                 self._run.journal.record(
                     "restart",
@@ -51,6 +55,12 @@ class Monitor:
                     restarts=len(seen) - 1,
                 )
         return max(0, len(seen) - 1)
+
+    def _write_seen(self) -> None:
+        """For the next sidecar, should this one end: it counts on from there."""
+        text = json.dumps({name: sorted(pids) for name, pids in self._pids.items()})
+        with contextlib.suppress(OSError):  # a count is not worth a failure
+            files.write(self._run.plan.paths.seen_processes, text)
 
     def note_restarts(self) -> None:
         """Tell the journal of processes that are others than before; see `restarts`."""
@@ -98,13 +108,20 @@ class Monitor:
     def _conditions(self) -> dict[str, str | None]:
         plan, client = self._run.plan, self._run.client
         conditions = probes.supervised(self._run.supervisor, PROCESSES)
+        conditions |= self._run.troubles | {"disk": space.find_lack(plan.paths.state)}
         if client is None:
             return conditions | {"setup": "the cluster's files are not made yet"}
+        for name, endpoint in self._run.endpoints.items():
+            conditions[name] = conditions.get(name) or endpoint.ask()
+        if conditions["etcd"] is not None:
+            return conditions  # kube-apiserver would be waited for, and say the same
         conditions["apiserver"] = probes.apiserver(client)
         if conditions["apiserver"] is not None:
             return conditions
         since = self._run.timeline.started_at()
-        conditions["node"] = probes.node(client, plan.settings.node_name, since=since)
+        conditions["node"] = probes.node(
+            client, plan.settings.node_name, since=max(since, self._kubelet_start())
+        )
         conditions["default-service-account"] = probes.default_service_account(client)
         pods = probes.system_pods(client, plan.settings.node_name, since=since)
         conditions |= {f"pod/{name}": reason for name, reason in pods.items()}
@@ -113,4 +130,24 @@ class Monitor:
             domain=plan.settings.cluster_domain,
             expected=plan.settings.kubernetes_service_ip,
         )
-        return conditions
+        return conditions | self._run.refused
+
+    def _kubelet_start(self) -> float:
+        """When kubelet's process began, in seconds since the epoch; 0 where it cannot be told."""
+        try:
+            (kubelet,) = (
+                process
+                for process in self._run.supervisor.list_processes()
+                if process.name == "kubelet"
+            )
+            return self._run.timeline.epoch_of(status.process_start(kubelet.pid))
+        except (OSError, ValueError):
+            return 0
+
+
+def read_seen(file: pathlib.Path) -> dict[str, set[int]]:
+    """What an earlier sidecar of this container has seen; see `paths.Paths.seen_processes`."""
+    try:
+        return {name: set(pids) for name, pids in json.loads(file.read_text()).items()}
+    except (OSError, ValueError):
+        return {}

@@ -163,6 +163,23 @@ def remove_cgroups() -> None:
                 print(f"p8s: {directory} is left: {error.strerror}", flush=True)
 
 
+def hide_arguments(secrets: collections.abc.Iterable[str]) -> None:
+    """Blot secrets out of this process' arguments, which every user of the host can read.
+
+    Source: proc_pid_stat(5), arg_start.
+    """
+    wanted = [secret.encode() for secret in secrets if secret]
+    if not wanted:
+        return
+    numbers = pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    start, shown = int(numbers[45]), pathlib.Path("/proc/self/cmdline").read_bytes()
+    for secret in wanted:
+        at = shown.find(secret)
+        while at >= 0:
+            ctypes.memset(start + at, ord("*"), len(secret))
+            at = shown.find(secret, at + 1)
+
+
 class WakeUp:
     """Ends supervisord's wait at each signal, as a dispatcher in its loop.
 
@@ -246,6 +263,9 @@ def prepare(
     """
     places = paths.Paths()
     loaded = settings.load(arguments, environment)
+    hide_arguments(
+        loaded.texts[name] for name in settings.SECRETS if loaded.sources[name] == "flag"
+    )
     facts = node.find_facts()
     if not facts.privileged:
         raise errors.P8sError(
@@ -267,6 +287,8 @@ def main() -> typing.NoReturn:
     if "--help" in arguments or "-h" in arguments:
         print(settings.help_text())
         sys.exit(0)
+    # PID 1 has no default for it: a stop this early would be lost, until supervisord looks after it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(errors.ExitCode.STOPPED))
     try:
         prepare(arguments, os.environ)
     except errors.P8sError as error:

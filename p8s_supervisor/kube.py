@@ -145,20 +145,20 @@ class Client:
         except (requests.RequestException, json.JSONDecodeError) as error:
             raise errors.KubeError(_root_cause(error), status=0) from error
 
-    def delete(self, path: str, *, body: Object | None = None) -> None:
+    def delete(self, path: str, *, body: Object | None = None, seconds: float = 5) -> None:
         """DELETE an object; one that is gone already is no error.
 
         Raises:
             KubeError: see `request`.
         """
         try:
-            self.request("DELETE", path, body=body)
+            self.request("DELETE", path, body=body, seconds=seconds)
         except errors.KubeError as error:
             if error.status != 404:
                 raise
 
-    def apply(self, manifest: Object) -> None:
-        """Server-side apply, with force: p8s owns the fields that it sets.
+    def apply(self, manifest: Object, *, seconds: float = 5, manager: str = FIELD_MANAGER) -> None:
+        """Server-side apply, with force: the manager owns the fields that it sets.
 
         Raises:
             KubeError: with the object's kind and name; see `request`.
@@ -170,7 +170,8 @@ class Client:
                 self._path(manifest),
                 body=manifest,
                 content_type="application/apply-patch+yaml",
-                params={"fieldManager": FIELD_MANAGER, "force": "true"},
+                params={"fieldManager": manager, "force": "true"},
+                seconds=seconds,
             )
         except errors.KubeError as error:
             raise errors.KubeError(f"{named}: {error.message}", status=error.status) from error

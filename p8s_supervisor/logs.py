@@ -77,7 +77,6 @@ def read(
     *,
     follow: bool,
     tail: int | None,
-    cancelled: collections.abc.Callable[[], bool] = lambda: False,
 ) -> Blocks:
     """A component's log, in blocks.
 
@@ -88,7 +87,6 @@ def read(
             of the component, until the stop. An empty block then comes every `IDLE_SECONDS` at the
             latest where there is nothing to give.
         tail: how many of its last lines to begin with; None for all that is kept.
-        cancelled: ends it.
 
     Raises:
         RequestError: 404, there is no such component; 400, `tail` is negative.
@@ -106,7 +104,7 @@ def read(
     blocks = _read(
         lambda: list_files(run, name),
         tail=tail,
-        pause=Pause(run, cancelled) if follow else None,
+        pause=Pause(run) if follow else None,
     )
     return strip_prefixes(blocks) if name in PODS else blocks
 
@@ -136,16 +134,15 @@ class Pause:
 
     Args:
         run: its stop ends every reader.
-        cancelled: ends this one.
     """
 
-    def __init__(self, run: context.Context, cancelled: collections.abc.Callable[[], bool]) -> None:
-        self._stop, self.cancelled = run.stop, cancelled
+    def __init__(self, run: context.Context) -> None:
+        self._stop = run.stop
         self._idle = 0.0
 
     def over(self) -> bool:
         """Whether there is no more to wait for."""
-        return self._stop.is_set() or self.cancelled()
+        return self._stop.is_set()
 
     def wait(self) -> bool:
         """Wait until it is worth while to look again; whether an empty block is due."""
@@ -210,8 +207,6 @@ def _read_file(
                 yield block
                 if pause is not None:
                     pause.found()
-                    if pause.cancelled():
-                        return None
             if following is not None:
                 return _Start(following, 0)
             if cut:

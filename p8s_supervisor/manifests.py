@@ -24,6 +24,7 @@ def values(plan: components.Plan) -> dict[str, str]:
         "PKI": str(plan.paths.pki),
         "AUTHORITIES": str(plan.paths.authorities),
         "KUBERNETES": str(plan.paths.kubernetes),
+        "AUTHENTICATION": str(plan.paths.authentication),
         # JSON is YAML: a list of arguments needs no quoting of its own.
         "KUBE_APISERVER": json.dumps(components.kube_apiserver(plan)),
         "KUBE_CONTROLLER_MANAGER": json.dumps(components.kube_controller_manager(plan)),

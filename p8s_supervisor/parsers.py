@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import ipaddress
+import pathlib
 import re
 import urllib.parse
 
@@ -27,6 +28,36 @@ def parse_duration(text: str) -> float:
     return sum(float(part[1]) * _DURATION_UNITS[part[2]] for part in parts)
 
 
+def parse_size(text: str) -> int:
+    """The size of etcd's store, in bytes.
+
+    Raises:
+        ValueError: not a number with Ki, Mi or Gi (or none), or not from 32Mi to 8Gi, which is
+            the most that etcd is made for.
+    """
+    units = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+    parts = re.fullmatch(r"([0-9]+)(Ki|Mi|Gi|)", text)
+    if parts is None:
+        raise ValueError("not a size such as 512Mi or 2Gi")
+    size = int(parts[1]) * units[parts[2]]
+    if not 32 * 2**20 <= size <= 8 * 2**30:
+        raise ValueError("not from 32Mi to 8Gi")
+    return size
+
+
+def parse_restart_period(text: str) -> float:
+    """How long kubelet waits at most before it starts a container again, in seconds.
+
+    Raises:
+        ValueError: not a duration from 1 s to 5 min. Source:
+            pkg/kubelet/apis/config/validation/validation.go, CrashLoopBackOff.
+    """
+    seconds = parse_duration(text)
+    if not 1 <= seconds <= 300:
+        raise ValueError("not from 1s to 5m")
+    return seconds
+
+
 def parse_cert_lifetime(text: str) -> float:
     """How long the components' certificates are good for, in seconds.
 
@@ -38,6 +69,18 @@ def parse_cert_lifetime(text: str) -> float:
     if not 120 <= seconds <= 3650 * 86400:
         raise ValueError("not from 2m to 3650d")
     return seconds
+
+
+def parse_directory(text: str) -> pathlib.PurePosixPath:
+    """A directory in the node.
+
+    Raises:
+        ValueError: the path does not begin with /.
+    """
+    found = pathlib.PurePosixPath(text)
+    if not found.is_absolute():
+        raise ValueError("not a path from / on")
+    return found
 
 
 def parse_port(text: str) -> int:

@@ -30,6 +30,11 @@ class Paths:
         return self.state / "cluster.json"
 
     @property
+    def etcd_mark(self) -> pathlib.Path:
+        """What etcd is known to have held; see `etcd_mark`."""
+        return self.state / "etcd-mark.json"
+
+    @property
     def authorities(self) -> pathlib.Path:
         """CAs and the service account key: the part of the PKI that is kept."""
         return self.state / "pki"
@@ -80,6 +85,11 @@ class Paths:
         return self.kubernetes / "kubelet.yaml"
 
     @property
+    def authentication(self) -> pathlib.Path:
+        """Where kube-apiserver answers who shows no credentials."""
+        return self.kubernetes / "authentication.yaml"
+
+    @property
     def audit_policy(self) -> pathlib.Path:
         """What kube-apiserver's audit log holds."""
         return self.kubernetes / "audit-policy.yaml"
@@ -127,6 +137,21 @@ class Paths:
     def ready(self) -> pathlib.Path:
         """There as soon as the start is complete; Docker's health check waits for it."""
         return self.run / "ready"
+
+    @property
+    def new_volume(self) -> pathlib.Path:
+        """There where this start found an empty state volume, until the container ends."""
+        return self.run / "new-volume"
+
+    @property
+    def stopping(self) -> pathlib.Path:
+        """There once the stop has begun; holds who asked for it."""
+        return self.run / "stopping"
+
+    @property
+    def seen_processes(self) -> pathlib.Path:
+        """The process ids that each supervised process has had: restarts are counted by them."""
+        return self.run / "seen-processes.json"
 
     @property
     def http_address(self) -> pathlib.Path:

@@ -207,6 +207,18 @@ def _expired(path: pathlib.Path, end: datetime.datetime) -> errors.P8sError:
     )
 
 
+def is_pair(certificate: pathlib.Path, key: pathlib.Path) -> bool:
+    """Whether a certificate is of a key.
+
+    Raises:
+        OSError: one of the files cannot be read.
+        ValueError: it is damaged.
+        P8sError: the key is damaged.
+    """
+    found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    return found.public_key() == _load_key(key).public_key()
+
+
 def renewal_due(certificate: pathlib.Path) -> datetime.datetime:
     """When a leaf is to be made anew: at two thirds of its lifetime.
 

@@ -10,7 +10,7 @@ import prometheus_client
 import prometheus_client.core
 import prometheus_client.registry
 
-from p8s_supervisor import context, errors, health, kube, probes, status
+from p8s_supervisor import context, errors, health, kube, probes, status, user_manifests
 
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 # pupernetes' names of the same figures, for dashboards that have them: theirs → ours.
@@ -62,7 +62,10 @@ def describe(run: context.Context, monitor: health.Monitor) -> dict[str, typing.
     chosen, facts = run.plan.settings, run.plan.facts
     missing, state = monitor.missing(), run.state
     if state == status.State.READY and missing:
-        state = status.State.NOT_READY
+        # The cluster itself is whole where only manifests of the user's are not applied.
+        prefix = user_manifests.PREFIX
+        users = all(name.startswith(prefix) and name != prefix for name in missing)
+        state = status.State.DEGRADED if users else status.State.NOT_READY
     return {
         "state": state,
         "uptime": round(run.timeline.now(), 3),

@@ -6,11 +6,24 @@ import re
 import time
 import typing
 
-from p8s_supervisor import context, errors, kube, manifests, sweep, wait
+from p8s_supervisor import (
+    admission,
+    applying,
+    context,
+    errors,
+    kube,
+    probes,
+    sweep,
+    user_manifests,
+    wait,
+)
 
 SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease")
 # What the API server itself calls a namespace's name: a DNS label.
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+# For all manifests of one kind, the system's and the user's, and for each object: a webhook may
+# take 10 s by default, and is then named by the apiserver.
+APPLY_SECONDS, LONGEST_APPLY_SECONDS = 30.0, 12.0
 # How long a namespace may take to get empty beyond its pods' grace, and at most.
 SECONDS = 30.0
 LONGEST_SECONDS = 300.0
@@ -21,45 +34,48 @@ Clock = wait.Clock
 
 
 def apply(run: context.Context) -> list[str]:
-    """Server-side apply of every add-on again: what was deleted comes back, what was changed too.
+    """Server-side apply of every add-on again, and of the user's manifests.
+
+    What was deleted comes back, what was changed too.
 
     Returns:
         The objects, such as `Deployment kube-system/coredns`.
 
     Raises:
-        RequestError: 503, there is no apiserver to ask; 502, some objects could not be applied,
-            with each of them.
+        RequestError: 503, there is no apiserver to ask, or the start applies them just now; 502,
+            some could not be applied, with each file.
     """
     client = _client(run)
-    applied, failed = [], []
-    for file, objects in manifests.add_ons_by_file(manifests.values(run.plan)).items():
-        for manifest in objects:
-            name = _describe(manifest)
-            try:
-                client.apply(manifest)
-            except errors.KubeError as error:
-                if error.status == 0:
-                    raise _unavailable(error.message) from error
-                failed.append(f"{file}: {name}: {error.message}")
-            else:
-                applied.append(name)
+    reason = probes.apiserver_answers(client)
+    if reason:
+        raise _unavailable(reason)
+    if not run.applying.acquire(timeout=APPLY_SECONDS):
+        raise errors.RequestError(
+            "manifests are being applied already", status=503, hint="/status says what is refused"
+        )
+    try:
+        own = applying.apply_add_ons(
+            run, client, seconds=APPLY_SECONDS, longest=LONGEST_APPLY_SECONDS
+        )
+        users = user_manifests.apply(
+            run, client, seconds=APPLY_SECONDS, longest=LONGEST_APPLY_SECONDS
+        )
+    finally:
+        run.applying.release()
+    failed = [
+        f"{name}: {why}"
+        for name, why in run.refused.items()
+        if name.startswith((applying.ADD_ONS, user_manifests.PREFIX))
+    ]
+    applied = own.applied + users.applied
     if failed:
         raise errors.RequestError(
-            f"{len(failed)} of {len(failed) + len(applied)} objects could not be applied: "
-            + "; ".join(failed),
+            "not applied: " + "; ".join(failed),
             status=502,
-            hint="the others were applied; GET /logs/kube-apiserver says more",
+            hint=f"{len(applied)} objects were applied; GET /logs/kube-apiserver says more",
         )
-    run.journal.record(
-        "apply", f"{len(applied)} objects of the add-ons applied", applied=len(applied)
-    )
+    run.journal.record("apply", f"{len(applied)} objects applied", applied=len(applied))
     return applied
-
-
-def _describe(manifest: kube.Object) -> str:
-    metadata = manifest["metadata"]
-    name = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
-    return f"{manifest['kind']} {name}"
 
 
 def _client(run: context.Context) -> kube.Client:
@@ -99,7 +115,7 @@ def reset(run: context.Context, namespace: str, *, clock: Clock = time) -> list[
         raise errors.RequestError(error.message, status=503) from error
     except errors.KubeError as error:
         if error.status == 0:
-            raise _unavailable(error.message) from error
+            raise _unavailable(admission.explain(client, error)) from error
         raise
 
 

@@ -72,11 +72,28 @@ class Settings:
         "whether etcd has a write on disk before it acknowledges it; never: quicker, and what was "
         "acknowledged survives a kill of anything, but not a crash of the host",
     )
+    etcd_quota: int = _row(
+        "2Gi",
+        parsers.parse_size,
+        "the size at which etcd refuses writes, until something is deleted; from 32Mi to 8Gi",
+    )
     status_interval: float = _row("1m", parsers.parse_duration, "between two status lines; 0: none")
     cert_lifetime: float = _row(
         "365d",
         parsers.parse_cert_lifetime,
         "how long the components' certificates are good for; they are renewed at two thirds of it",
+    )
+    max_container_restart_period: float = _row(
+        "2s",
+        parsers.parse_restart_period,
+        "the longest that kubelet waits before it starts a container again that has ended twice "
+        "(crashLoopBackOff.maxContainerRestartPeriod); Kubernetes' own is 5m, from 10s on",
+    )
+    manifests: pathlib.PurePosixPath = _row(
+        "/etc/p8s/manifests",
+        parsers.parse_directory,
+        "directory in the node with your own manifests and kustomizations, applied when the cluster "
+        "is ready and by POST /apply",
     )
     audit: str = _row(
         "none",

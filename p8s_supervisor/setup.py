@@ -10,8 +10,10 @@ from p8s_supervisor import (
     components,
     context,
     credentials,
+    damage,
     files,
     health,
+    limits,
     network,
     record,
     runtime,
@@ -25,7 +27,11 @@ def set_up(run: context.Context, monitor: health.Monitor) -> None:
     """
     plan = run.plan
     network.check_ranges(plan)
-    run.fresh = record.check(run)
+    damage.check(run)
+    run.fresh = record.check(run) or plan.paths.new_volume.exists()
+    if run.fresh:
+        # Kept until the container ends: a sidecar that is killed in the first start begins again.
+        files.write_once(plan.paths.new_volume, "")
     write_runtime_configuration(plan)
     run.supervisor.start("containerd")
     run.admin = credentials.write(plan, fresh=run.fresh)
@@ -40,7 +46,8 @@ def write_runtime_configuration(plan: components.Plan) -> None:
         plan.paths.containerd_config,
         runtime.containerd_config(plan, snapshotter=choose_snapshotter(plan.paths.state)),
     )
-    files.write(plan.paths.cni_config, runtime.cni_config(plan, port_map_backend="nftables"))
+    cni = runtime.cni_config(plan, port_map_backend="nftables")
+    files.write(plan.paths.cni_config, cni, mode=0o600)
     write_command(plan, "containerd", components.containerd(plan))
 
 
@@ -54,11 +61,17 @@ def write_configuration(run: context.Context) -> None:
     plan = run.plan
     resolv = network.set_up(plan, own_resolv_conf=pathlib.Path("/etc/resolv.conf"))
     files.write(plan.paths.resolv_conf, resolv)
-    files.write(plan.paths.kubelet_config, json.dumps(components.kubelet_config(plan), indent=2))
+    own = limits.find()
+    if (lack := limits.find_lack(own)) is not None:
+        run.tell(lack)
+    kubelet = json.dumps(components.kubelet_config(plan) | limits.reserve(own), indent=2)
+    files.write(plan.paths.kubelet_config, kubelet, mode=0o600)
     audit.write_policy(plan.paths.audit_policy, plan.settings.audit)
-    # A start of its own for each static pod, see STEPS: what an earlier start left goes first.
-    for manifest in plan.paths.static_pods.glob("*.yaml"):
-        manifest.unlink()
+    # A start of its own for each static pod, see STEPS: what an earlier start left goes first. Not
+    # where kubelet runs: this start was begun before, and those are its own.
+    if "kubelet" not in {found.name for found in run.supervisor.list_processes() if found.pid}:
+        for manifest in plan.paths.static_pods.glob("*.yaml"):
+            manifest.unlink()
     write_command(plan, "etcd", components.etcd(plan))
     write_command(plan, "kubelet", components.kubelet(plan))
 

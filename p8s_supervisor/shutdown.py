@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import collections.abc
 
-from p8s_supervisor import containers, context, errors, gates, kube, probes, status, wait
+from p8s_supervisor import (
+    admission,
+    applying,
+    containers,
+    context,
+    errors,
+    etcd_mark,
+    gates,
+    kube,
+    probes,
+    status,
+    wait,
+)
 
 # How long a container gets between SIGTERM and SIGKILL where no pod says otherwise: the control
 # plane, and everything where there is no drain.
@@ -12,6 +24,8 @@ GRACE_SECONDS = 5.0
 # The apiserver's, once its clients have gone: it would wait a second for connections of its own, and
 # what it has acknowledged is in etcd.
 SERVER_GRACE_SECONDS = 0.3
+# Deletions that are asked for at the same time.
+WORKERS = 32
 # The controllers that make a deleted pod anew when the cluster starts again.
 CONTROLLERS = ("ReplicaSet", "ReplicationController", "StatefulSet", "Job")
 
@@ -27,11 +41,11 @@ def stop(run: context.Context) -> list[str]:
     graces: dict[str, float] = {}
     deadline = run.timeline.now() + run.plan.settings.drain_timeout
     for name, part in (
-        ("drain", lambda run: drain(run, graces)),
+        ("drain", lambda run: drain(run, graces, deadline=deadline)),
         ("kubelet", lambda run: run.supervisor.stop("kubelet")),
         ("containers", lambda run: end_containers(run, graces, deadline=deadline)),
         ("containerd", lambda run: run.supervisor.stop("containerd")),
-        ("etcd", lambda run: run.supervisor.stop("etcd")),
+        ("etcd", stop_etcd),
     ):
         try:
             with run.timeline.phase(f"stop {name}"):
@@ -41,7 +55,15 @@ def stop(run: context.Context) -> list[str]:
     return problems
 
 
-def drain(run: context.Context, graces: dict[str, float]) -> None:
+def stop_etcd(run: context.Context) -> None:
+    """Nothing writes any more: what etcd holds is marked, and has to be there at the next start."""
+    try:
+        etcd_mark.keep(run)
+    finally:
+        run.supervisor.stop("etcd")
+
+
+def drain(run: context.Context, graces: dict[str, float], *, deadline: float) -> None:
     """Delete the pods that a controller brings back at the next start, with their grace.
 
     Pods of their own (no controller) are not deleted: the object would be lost. Their containers
@@ -50,9 +72,11 @@ def drain(run: context.Context, graces: dict[str, float]) -> None:
     Args:
         run: the context.
         graces: is given the grace of each pod that is not deleted: UID → seconds.
+        deadline: the end of it all, in seconds since the container's start.
 
     Raises:
-        P8sError: pods were left at the deadline, or the apiserver did not answer.
+        P8sError: pods were left at the deadline, could not be deleted, or the apiserver did not
+            answer.
     """
     client = run.client
     if run.plan.settings.drain == "none" or client is None or probes.apiserver(client):
@@ -69,32 +93,63 @@ def drain(run: context.Context, graces: dict[str, float]) -> None:
     if not deleted:
         return
     run.tell(f"stop: draining {len(deleted)} pods")
-    refused: list[str] = []
-    awaited: set[str] = set()
+    refused = _delete(run, client, deleted, deadline=deadline)
     for pod in deleted:
-        refusal = _delete(client, pod)
-        if refusal is None:
-            awaited.add(pod["metadata"]["uid"])
-        else:
-            refused.append(refusal)
-            graces[pod["metadata"]["uid"]] = pod["spec"]["terminationGracePeriodSeconds"]
-    wait.until(
-        lambda: _left(client, awaited),
-        awaited="the drain",
-        seconds=run.plan.settings.drain_timeout,
-        interval=0.1,
-    )
-    if refused:
-        raise errors.P8sError("; ".join(refused))
-
-
-def _delete(client: kube.Client, pod: kube.Object) -> str | None:
-    """Delete a pod; why it could not be, where that is so."""
+        if _uid(pod) in refused:
+            graces[_uid(pod)] = pod["spec"]["terminationGracePeriodSeconds"]
+    problems = _list_refused(deleted, refused)
+    awaited = {_uid(pod) for pod in deleted} - refused.keys()
     try:
-        client.delete(_path(pod))
-    except errors.KubeError as error:
-        return f"{_path(pod)}: {error.message}"
-    return None
+        wait.until(
+            lambda: _left(client, awaited),
+            awaited="the drain",
+            seconds=max(0.0, deadline - run.timeline.now()),
+            interval=0.1,
+        )
+    except errors.WaitTimeoutError as error:
+        problems.append(error.message)
+    if problems:
+        raise errors.P8sError("; ".join(problems))
+
+
+def _delete(
+    run: context.Context,
+    client: kube.Client,
+    pods: collections.abc.Sequence[kube.Object],
+    *,
+    deadline: float,
+) -> dict[str, str]:
+    """Delete pods, many at a time: a webhook may hold each up for as long as it likes.
+
+    Returns:
+        Why some could not be deleted: UID → reason.
+    """
+    import concurrent.futures  # late: only the stop needs it
+
+    def delete(pod: kube.Object) -> str | None:
+        left = deadline - run.timeline.now()
+        if left <= 0:
+            return "not asked for: others took all of the drain's time"
+        try:
+            client.delete(_path(pod), seconds=left)
+        except errors.KubeError as error:
+            return admission.explain(client, error)
+        return None
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        reasons = zip(pods, pool.map(delete, pods), strict=True)
+        return {_uid(pod): reason for pod, reason in reasons if reason is not None}
+
+
+def _list_refused(
+    pods: collections.abc.Iterable[kube.Object], refused: collections.abc.Mapping[str, str]
+) -> list[str]:
+    """The reasons, each once with the pods that it is of."""
+    by_reason: dict[str, list[str]] = {}
+    for pod in pods:
+        if _uid(pod) in refused:
+            by_reason.setdefault(refused[_uid(pod)], []).append(_name(pod))
+    return [f"{applying.shorten(names)} not deleted: {why}" for why, names in by_reason.items()]
 
 
 def stop_controllers(run: context.Context) -> None:
@@ -113,17 +168,34 @@ def _controller(pod: kube.Object) -> str | None:
     return next((owner["kind"] for owner in owners if owner.get("controller")), None)
 
 
+def _uid(pod: kube.Object) -> str:
+    return str(pod["metadata"]["uid"])
+
+
+def _name(pod: kube.Object) -> str:
+    return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+
+
 def _path(pod: kube.Object) -> str:
     return f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
 
 
 def _left(client: kube.Client, uids: collections.abc.Set[str]) -> str | None:
     left = [
-        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+        _name(pod)
         for pod in client.get("/api/v1/pods")["items"]
-        if pod["metadata"]["uid"] in uids
+        if _uid(pod) in uids and not _has_ended(pod)
     ]
     return f"still there: {', '.join(left)}" if left else None
+
+
+def _has_ended(pod: kube.Object) -> bool:
+    """Whether kubelet is done with a deleted pod, and only finalizers keep the object.
+
+    Source: pkg/kubelet/status/status_manager.go, syncPod: it deletes it again, with no grace left.
+    """
+    metadata = pod["metadata"]
+    return bool(metadata.get("finalizers")) and metadata.get("deletionGracePeriodSeconds") == 0
 
 
 def end_containers(

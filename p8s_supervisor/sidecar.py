@@ -13,6 +13,7 @@ import typing
 
 from p8s_supervisor import (
     bootstrap,
+    completion,
     components,
     context,
     errors,
@@ -42,8 +43,12 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _: run.request_stop(signal.Signals(got).name))
     monitor = health.Monitor(run)
+    if go_on_stopping(run):
+        finish(run, monitor)
+        return errors.ExitCode.STOPPED
+    done = "is found running" if run.resumed else "starts"
     run.tell(
-        f"Kubernetes {run.versions['kubernetes']} starts in {run.plan.settings.node_name} at "
+        f"Kubernetes {run.versions['kubernetes']} {done} in {run.plan.settings.node_name} at "
         f"{run.plan.facts.address} (cgroup v{run.plan.facts.cgroup_version})"
     )
     starting = bootstrap.start_in_background(
@@ -56,6 +61,22 @@ def main() -> int:
     return errors.ExitCode.STOPPED
 
 
+def go_on_stopping(run: context.Context) -> bool:
+    """Whether an earlier sidecar of this container had begun the stop; it is asked for again."""
+    stopping = run.plan.paths.stopping
+    if stopping.exists():
+        run.tell("the sidecar ended during the stop: the stop goes on")
+        if run.resumed:
+            bootstrap.connect(run)  # for the drain
+        run.request_stop(stopping.read_text())
+    return run.stop.is_set()
+
+
+def read_token(places: paths.Paths) -> str:
+    """The token that an earlier sidecar of this container made; empty where there was none."""
+    return places.token.read_text().strip() if places.token.exists() else ""
+
+
 def make_context() -> context.Context:
     """Wire everything that the flows need."""
     places = paths.Paths()
@@ -63,7 +84,7 @@ def make_context() -> context.Context:
     journal = events.Journal()
     timeline = status.Timeline(origin=status.container_start(), listener=journal.record)
     story = logs.Story(places.logs / "sidecar.log")
-    token = loaded.settings.api_token or secrets.token_urlsafe(32)
+    token = loaded.settings.api_token or read_token(places) or secrets.token_urlsafe(32)
     files.write(places.token, token + "\n", mode=0o600)
 
     def tell(line: str) -> None:
@@ -80,6 +101,7 @@ def make_context() -> context.Context:
         tell=tell,
         token=token,
         journal=journal,
+        resumed=places.ready.exists(),
     )
 
 
@@ -91,7 +113,9 @@ def serve(run: context.Context, monitor: health.Monitor) -> None:
     names = {"localhost", "127.0.0.1", "::1", facts.address, chosen.node_name, socket.gethostname()}
     rules = access.Access(
         names=frozenset(names | set(chosen.extra_sans)),
-        trusted=frozenset({"127.0.0.1", "::1", facts.address, facts.gateway or "127.0.0.1"}),
+        # Not the node's own addresses: from there kube-apiserver's proxy, port-forwards, probes and
+        # pods on the node's network call on behalf of others.
+        trusted=frozenset(filter(None, [facts.gateway])),
         token=run.token,
         token_required=bool(chosen.api_token),
     )
@@ -119,7 +143,7 @@ def make_api(run: context.Context, monitor: health.Monitor) -> api.Api:
         settings=run.loaded.describe,
         kubeconfig=lambda host: make_kubeconfig(run, host),
         add_user=lambda wanted: add_user(run, wanted),
-        apply=lambda: apply(run),
+        apply=lambda: apply(run, monitor),
         reset=lambda namespace: reset_namespace(run, namespace),
         events=lambda after, seconds: run.journal.read(after, seconds=seconds),
         list_logs=lambda: logs.list_components(run),
@@ -157,11 +181,15 @@ def add_user(run: context.Context, wanted: dict[str, typing.Any]) -> str:
     )
 
 
-def apply(run: context.Context) -> list[str]:
-    """See `reset.apply`."""
+def apply(run: context.Context, monitor: health.Monitor) -> list[str]:
+    """See `reset.apply`; what is refused is tried again later."""
     from p8s_supervisor import reset
 
-    return reset.apply(run)
+    try:
+        return reset.apply(run)
+    finally:
+        if run.refused and run.state == status.State.READY:
+            completion.start(run, monitor)
 
 
 def reset_namespace(run: context.Context, namespace: str) -> list[str]:
@@ -193,19 +221,34 @@ def write_bundle(run: context.Context, monitor: health.Monitor, target: typing.B
 
 
 def begin_service(run: context.Context, monitor: health.Monitor) -> None:
-    """What comes once the start is complete."""
-    tell_ready(run)
+    """What comes once the system runs; "ready" is said when nothing is missing."""
+    if run.resumed:
+        tell_resumed(run, monitor)
+        completion.announce(run)
+        completion.start(run, monitor)
+    else:
+        completion.start(run, monitor, on_complete=lambda: tell_ready(run))
     monitor.note_restarts()  # what runs now is what a restart is seen by
-    run.journal.record("ready", "the cluster is ready", seconds=round(run.timeline.now(), 3))
-    from p8s_supervisor import renewal, watcher  # late: nothing of it may slow the start
+    # late: nothing of it may slow the start
+    from p8s_supervisor import etcd_upkeep, keeper, renewal, watcher
 
     watcher.start(run)
     renewal.start(run)
+    keeper.start(run, monitor)
+    etcd_upkeep.start(run)
+
+
+def tell_resumed(run: context.Context, monitor: health.Monitor) -> None:
+    """That the sidecar is back, and how it finds the cluster."""
+    missing = monitor.look()
+    found = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+    run.tell(f"the sidecar was started again; the cluster goes on, {found or 'ready'}")
 
 
 def tell_ready(run: context.Context) -> None:
     """The line that people wait for, and the file that Docker's health check waits for."""
     files.write(run.plan.paths.ready, "")
+    run.journal.record("ready", "the cluster is ready", seconds=round(run.timeline.now(), 3))
     port = run.plan.settings.http_port
     run.tell(f"ready: Kubernetes {run.versions['kubernetes']} at {run.plan.settings.host_server}")
     run.tell(f"  curl -s http://127.0.0.1:{port}/kubeconfig > p8s.kubeconfig")
@@ -232,12 +275,13 @@ def watch(run: context.Context, monitor: health.Monitor) -> None:
 
 def finish(run: context.Context, monitor: health.Monitor) -> None:
     """Stop everything, keep the exit code, and let supervisord go."""
+    files.write_once(run.plan.paths.stopping, run.stop_reason)
     if run.failure is not None:
         from p8s_supervisor import bundle
 
         code = shutdown.tell_failure(run, run.failure)
-        bundle.write_on_failure(run, monitor)
         files.write_once(run.plan.paths.exit_code, f"{code:d}")
+        bundle.write_on_failure(run, monitor)
     run.tell(f"stop: {run.stop_reason}")
     for trouble in shutdown.stop(run):
         run.tell(trouble)

@@ -29,6 +29,7 @@ class State(enum.StrEnum):
     STARTING = "starting"
     READY = "ready"
     NOT_READY = "not ready"
+    DEGRADED = "degraded"
     STOPPING = "stopping"
 
 
@@ -64,13 +65,21 @@ class Component:
     restarts: int
 
 
-def container_start(proc: pathlib.Path = pathlib.Path("/proc")) -> float:
-    """When PID 1 started, on the clock of `time.clock_gettime(CLOCK_BOOTTIME)`, in seconds.
+def process_start(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> float:
+    """When a process started, on the clock of `time.clock_gettime(CLOCK_BOOTTIME)`, in seconds.
 
     Source: proc_pid_stat(5), field 22, in clock ticks since boot (100 a second on Linux).
+
+    Raises:
+        OSError: there is no such process.
     """
-    fields = (proc / "1" / "stat").read_text().rpartition(")")[2].split()
+    fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
     return int(fields[19]) / 100
+
+
+def container_start(proc: pathlib.Path = pathlib.Path("/proc")) -> float:
+    """When PID 1 started; see `process_start`."""
+    return process_start(1, proc)
 
 
 class Timeline:
@@ -98,6 +107,10 @@ class Timeline:
     def now(self) -> float:
         """Seconds since the container's start."""
         return self._clock() - self._origin
+
+    def epoch_of(self, moment: float) -> float:
+        """A moment on the timeline's own clock in seconds since the epoch; see `started_at`."""
+        return self.started_at() + moment - self._origin
 
     def started_at(self) -> float:
         """The container's start in seconds since the epoch, as the clock tells it.

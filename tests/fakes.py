@@ -16,6 +16,7 @@ import typing
 from p8s_supervisor import (
     components,
     context,
+    errors,
     etcd,
     kube,
     node,
@@ -181,10 +182,14 @@ class Etcd(etcd.Client):
         answer: what `has` and `put_into_empty` say.
         calls: method and key or prefix of each call.
         put: the entries that came with `put_into_empty`.
+        statuses: what `read_status` gives in turn; the last one is given ever after.
     """
 
-    def __init__(self, *, answer: bool) -> None:
+    def __init__(
+        self, *statuses: etcd.Status | errors.P8sError, answer: bool = False
+    ) -> None:
         self.answer = answer
+        self.statuses = list(statuses) or [etcd_status()]
         self.calls: list[tuple[str, str]] = []
         self.put: dict[str, bytes] = {}
 
@@ -200,6 +205,31 @@ class Etcd(etcd.Client):
         self.calls.append(("put_into_empty", prefix))
         self.put.update(entries)
         return self.answer
+
+
+    def read_status(self) -> etcd.Status:
+        found = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if isinstance(found, errors.P8sError):
+            raise found
+        return found
+
+    def compact(self, revision: int) -> None:
+        self.calls.append(("compact", str(revision)))
+
+    def defragment(self) -> None:
+        self.calls.append(("defragment", ""))
+
+    def disarm(self) -> None:
+        self.calls.append(("disarm", ""))
+
+
+def etcd_status(
+    revision: int = 1, *, size: int = 0, in_use: int = 0, quota: int = 2**31, full: bool = False
+) -> etcd.Status:
+    alarms = ("memberID:758 alarm:NOSPACE ",) if full else ()
+    return etcd.Status(
+        revision=revision, size=size, size_in_use=in_use, quota=quota, errors=alarms
+    )
 
 
 class Placeholder(ports.Placeholder):
@@ -379,6 +409,7 @@ def make_context(
 ) -> context.Context:
     """A context with fakes, of a container started at STARTED_AT; `story` gets what is told."""
     loaded = load_settings(*arguments)
+    paths.Paths(root).state.mkdir(parents=True, exist_ok=True)
     told: list[str] = [] if story is None else story
     time = clock or Clock()
     return context.Context(

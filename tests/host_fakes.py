@@ -186,6 +186,9 @@ class Engine(docker_host.Engine):
     def version(self) -> str:
         return "26.1.5"
 
+    def identity(self) -> str:
+        return "ENGINE"
+
     def reach(self, address: str) -> str:
         return "127.0.0.1" if address in ("", "0.0.0.0", "::") else address
 

@@ -91,7 +91,9 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except errors.P8sError as error:
             click.echo(f"p8s: {error}", err=True)
-            ctx.exit(int(error.exit_code))
+            # 400: the cluster's word for a wrong argument.
+            is_input = isinstance(error, errors.RequestError) and error.status == 400
+            ctx.exit(int(errors.ExitCode.BAD_SETTINGS if is_input else error.exit_code))
         except KeyboardInterrupt:  # of `logs -f`, say: no failure, and nothing to be told
             ctx.exit(INTERRUPTED)
 

@@ -87,6 +87,7 @@ def list_(output: str) -> None:
     """Every cluster of this docker engine: those of `p8s run`, and those of compose and docker."""
     engine = docker_host.connect()
     containers = engine.list_clusters()
+    runs.tidy_contexts(engine, containers)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(_describe, containers))
     names = {cluster.name for cluster in containers}
@@ -200,7 +201,9 @@ def clean(name: str, what: str) -> None:
     parts = {part.strip() for part in what.split(",")}
     unknown = sorted(parts - set(PARTS))
     if unknown:
-        raise click.BadParameter(f"{', '.join(unknown)}: not of {', '.join(PARTS)}")
+        raise click.BadParameter(
+            f"{', '.join(unknown)}: not of {', '.join(PARTS)}", param_hint="'--what'"
+        )
     if "all" in parts:
         parts = set(PARTS)
     engine = docker_host.connect()

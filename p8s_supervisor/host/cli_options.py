@@ -111,8 +111,15 @@ def find_running(engine: docker_host.Engine, name: str) -> clusters.Cluster:
     raise errors.P8sError(
         f"the cluster {name} does not run: its container is {cluster.state}"
         + (f" ({cluster.exit_code})" if cluster.state == "exited" else ""),
-        hint=f"`p8s logs --name {name}` shows why, `p8s run --name {name}` starts it again",
+        hint=_tell_restart(cluster),
     )
+
+
+def _tell_restart(cluster: clusters.Cluster) -> str:
+    if cluster.state == "paused":
+        return f"`docker unpause {cluster.container}` lets it go on"
+    start = f"p8s run --name {cluster.name}" if cluster.is_own else f"docker start {cluster.name}"
+    return f"`p8s logs --name {cluster.name}` shows why, `{start}` starts it again"
 
 
 def make_client(engine: docker_host.Engine, cluster: clusters.Cluster) -> client.Client:

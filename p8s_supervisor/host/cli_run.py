@@ -203,7 +203,7 @@ def _show_start(engine: docker_host.Engine, cluster: clusters.Cluster) -> bool:
     if status is None:
         return False
     api = cli_options.make_client(engine, cluster)
-    context = runs.add_context(api, cluster)
+    context = runs.add_context(engine, api, cluster)
     runs.tell_ready(cluster, status, api.url, context)
     return True
 
@@ -214,6 +214,9 @@ def _tell_end(cluster: clusters.Cluster, code: int, lines: collections.abc.Seque
             console.warn(f"| {line}")
         console.warn(f"the cluster {cluster.name} ended with exit code {code}")
     else:
+        for line in lines:
+            if "] stop: " in line:  # why it stopped before it was ready: a run timeout, say
+                console.tell(line)
         console.tell(f"{cluster.name} has stopped")
 
 
@@ -291,13 +294,15 @@ def run(ctx: click.Context, /, **options: typing.Any) -> None:
 
     In the foreground the command follows the cluster and ends with it: Ctrl-C stops the cluster in
     order, a second one kills it; container and context are removed, and the state is kept in the
-    volume p8s-NAME for the next run. With --detach it returns when the cluster is ready.
+    volume p8s-NAME for the next run. With --detach it returns when the cluster is ready; the context
+    of one that ends by itself is taken out by the next `p8s list` or `p8s run`.
 
     Settings are options here, P8S_* variables, or keys of a YAML file, in this order.
     """
     asked = Asked(**{field.name: options.pop(field.name) for field in dataclasses.fields(Asked)})
     wanted = make_wanted(asked, options, os.environ)
     engine = docker_host.connect()
+    runs.tidy_contexts(engine, engine.list_clusters())
     runs.make_room(engine, wanted.spec)  # before the look at the host: it is the likelier error
     if not asked.no_check:
         check_host(wanted)

@@ -222,7 +222,7 @@ class Client:
 
     def _unreachable(self, path: str, error: Exception) -> errors.RequestError:
         return errors.RequestError(
-            f"the cluster does not answer at {self.url}{path}: {_root_cause(error)}",
+            f"the cluster does not answer at {self.url}{path}: {find_cause(error)}",
             status=0,
             hint="`p8s list` shows whether it runs, `p8s logs` what it says",
         )
@@ -296,8 +296,8 @@ def _explain(response: requests.Response) -> errors.RequestError:
     )
 
 
-def _root_cause(error: BaseException) -> str:
-    """requests wraps urllib3's errors, which wrap the system's: the innermost is the sentence."""
+def find_cause(error: BaseException) -> str:
+    """Why something does not answer: requests wraps urllib3's errors, which wrap the system's."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return getattr(error, "strerror", None) or str(error)

@@ -74,6 +74,7 @@ class Cluster:
         ports: port in the node → address and port on the host.
         address: the container's address; empty while it has none.
         labels: the container's labels.
+        auto_remove: whether the engine removes the container at its end.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Cluster:
     ports: collections.abc.Mapping[int, tuple[str, int]] = dataclasses.field(default_factory=dict)
     address: str = ""
     labels: collections.abc.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    auto_remove: bool = False
 
     @property
     def is_running(self) -> bool:
@@ -188,6 +190,7 @@ def read_cluster(found: typing.Any) -> Cluster:
         ports=ports,
         address=next(filter(None, addresses), ""),
         labels=labels,
+        auto_remove=bool(found.get("HostConfig", {}).get("AutoRemove")),
     )
 
 

@@ -23,6 +23,8 @@ if typing.TYPE_CHECKING:
 SECTIONS = ("clusters", "users", "contexts")
 # What p8s remembers in its context, where kubectl leaves it alone.
 EXTENSION = "p8s"
+# There: the engine that removes the cluster's container, with everything that tells of it.
+THROWN_AWAY = "removed-by-engine"
 LOCK_SECONDS = 5.0
 
 Config = dict[str, typing.Any]
@@ -44,7 +46,12 @@ def find_file(
 
 
 def merge(
-    file: pathlib.Path, name: str, config: Config, *, lock_seconds: float = LOCK_SECONDS
+    file: pathlib.Path,
+    name: str,
+    config: Config,
+    *,
+    engine: str = "",
+    lock_seconds: float = LOCK_SECONDS,
 ) -> None:
     """Put a cluster's entries into a kubeconfig, and make its context the current one.
 
@@ -52,6 +59,7 @@ def merge(
         file: the kubeconfig; made where it is missing.
         name: what cluster, user and context are called in it.
         config: a kubeconfig with one cluster, user and context.
+        engine: identity of the engine that will remove the cluster at its end; empty for none.
         lock_seconds: how long another writer is waited for.
 
     Raises:
@@ -65,6 +73,8 @@ def merge(
             before = tree.remembered(name).get("previous-context", "")
         made = not existed or tree.remembered(name).get("made-file", False)
         remembered = {"previous-context": before, "made-file": made}
+        if engine:
+            remembered[THROWN_AWAY] = engine
         tree.put("clusters", name, "cluster", config["clusters"][0]["cluster"])
         tree.put("users", name, "user", config["users"][0]["user"])
         tree.put(
@@ -109,6 +119,25 @@ def remove(file: pathlib.Path, name: str, *, lock_seconds: float = LOCK_SECONDS)
         return True
 
 
+def mentions(file: pathlib.Path, name: str) -> bool:
+    """Whether a name stands in a kubeconfig: without its lock, and without reading it as YAML."""
+    try:
+        return name in file.read_text(errors="replace")
+    except OSError:
+        return False
+
+
+def list_thrown_away(file: pathlib.Path, engine: str) -> list[str]:
+    """The contexts of clusters that an engine removes at their end.
+
+    Raises:
+        P8sError: the file is no kubeconfig.
+    """
+    tree = _Tree.read(file)
+    names = [_text(_get(entry, "name")) for entry in tree.entries("contexts")]
+    return [name for name in names if tree.remembered(name).get(THROWN_AWAY) == engine]
+
+
 @dataclasses.dataclass
 class _Tree:
     """A kubeconfig as YAML nodes."""
@@ -146,7 +175,7 @@ class _Tree:
         ):
             raise _broken(self.file, f"its {section} are no list of entries")
 
-    def _entries(self, section: str) -> list[typing.Any]:
+    def entries(self, section: str) -> list[typing.Any]:
         entries = _get(self.root, section)
         return [] if entries is None or _is_null(entries) else list(entries.value)
 
@@ -164,11 +193,11 @@ class _Tree:
         node.value = entries
 
     def has(self, section: str, name: str) -> bool:
-        return any(_text(_get(entry, "name")) == name for entry in self._entries(section))
+        return any(_text(_get(entry, "name")) == name for entry in self.entries(section))
 
     def put(self, section: str, name: str, kind: str, content: Config) -> None:
         entry = _make({"name": name, kind: content})
-        entries = self._entries(section)
+        entries = self.entries(section)
         for index, old in enumerate(entries):
             if _text(_get(old, "name")) == name:
                 entries[index] = entry
@@ -178,7 +207,7 @@ class _Tree:
         self._set_entries(section, entries)
 
     def drop(self, section: str, name: str) -> bool:
-        entries = self._entries(section)
+        entries = self.entries(section)
         left = [entry for entry in entries if _text(_get(entry, "name")) != name]
         if len(left) == len(entries):
             return False
@@ -192,7 +221,7 @@ class _Tree:
         _set(self.root, "current-context", _make(name))
 
     def is_empty(self) -> bool:
-        return not any(self._entries(section) for section in SECTIONS)
+        return not any(self.entries(section) for section in SECTIONS)
 
     def remembered(self, name: str) -> Config:
         """What `merge` kept in a context."""
@@ -202,7 +231,7 @@ class _Tree:
 
     def hand_on(self, name: str, remembered: Config) -> None:
         """Contexts that came after a removed one remember what that one remembered."""
-        for entry in self._entries("contexts"):
+        for entry in self.entries("contexts"):
             extension = self._extension(_text(_get(entry, "name")))
             if extension is None or _text(_get(extension, "previous-context")) != name:
                 continue
@@ -211,7 +240,7 @@ class _Tree:
                 _set(extension, "made-file", _make(True))
 
     def _extension(self, name: str) -> typing.Any:
-        for entry in self._entries("contexts"):
+        for entry in self.entries("contexts"):
             context = _get(entry, "context")
             if _text(_get(entry, "name")) != name or context is None:
                 continue

@@ -5,12 +5,13 @@ from __future__ import annotations
 import collections.abc
 import contextlib
 import io
+import os
 import tarfile
 import typing
 import urllib.parse
 
 from p8s_supervisor import errors
-from p8s_supervisor.host import clusters
+from p8s_supervisor.host import client, clusters
 
 # docker's own default for one answer; an engine lays out a large image before it sends any of it.
 SECONDS, EXPORT_SECONDS = 60.0, 600.0
@@ -57,6 +58,11 @@ class Engine:
         """The engine's version."""
         with _told():
             return str(self._sdk.version()["Version"])
+
+    def identity(self) -> str:
+        """What tells this engine from others."""
+        with _told():
+            return str(self._sdk.info()["ID"])
 
     def reach(self, address: str) -> str:
         """The address or name by which a published port is reached from here.
@@ -175,6 +181,10 @@ class Engine:
         found = self.find(name)
         if found is not None:
             return found
+        if name in self.list_volumes():
+            raise errors.P8sError(
+                f"the cluster {name} is stopped", hint=f"`p8s run --name {name}` starts it again"
+            )
         others = ", ".join(cluster.name for cluster in self.list_clusters())
         raise errors.P8sError(
             f"there is no cluster {name}",
@@ -204,7 +214,12 @@ class Engine:
         """Make a cluster's container, and do not start it yet."""
         import docker.errors
 
-        if spec.keeps_state:
+        with _told():
+            try:
+                self._sdk.api.inspect_image(spec.image)
+            except docker.errors.ImageNotFound as error:
+                raise clusters.missing_image(spec.image) from error
+        if spec.keeps_state:  # after that: a cluster that cannot be has no volume
             self.make_volume(spec.name)
         with _told():
             try:
@@ -212,8 +227,6 @@ class Engine:
                     **clusters.container_options(spec),
                     host_config=self._sdk.api.create_host_config(**clusters.host_options(spec)),
                 )
-            except docker.errors.ImageNotFound as error:
-                raise clusters.missing_image(spec.image) from error
             except docker.errors.APIError as error:
                 if error.status_code != 409:
                     raise
@@ -245,6 +258,10 @@ class Engine:
 
     def stop(self, cluster: clusters.Cluster, *, seconds: float = clusters.STOP_SECONDS) -> None:
         """SIGTERM, and SIGKILL after so many seconds; returns when the container has ended."""
+        # PID 1 takes signals from its first line on: one that comes before is lost.
+        with contextlib.suppress(errors.P8sError):
+            for _ in self.read_logs(cluster, follow=True, tail=1):
+                break
         with _told(), _gone_is_fine():
             self._sdk.api.stop(cluster.identity, timeout=int(seconds))
 
@@ -339,7 +356,12 @@ def _told() -> collections.abc.Iterator[None]:
         raise errors.P8sError(f"docker: {error.explanation or error}") from error
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
         raise errors.P8sError(
-            f"no docker engine answers: {error}",
+            f"no docker engine answers: {_find_reason(error)}",
             hint="start docker, or point DOCKER_HOST at an engine; `docker version` shows the same; "
             "on a socket that is refused: join the group docker",
         ) from error
+
+
+def _find_reason(error: BaseException) -> str:
+    host = os.environ.get("DOCKER_HOST", "")
+    return client.find_cause(error) + (f" (DOCKER_HOST={host})" if host else "")

@@ -104,7 +104,7 @@ def judge(facts: doctor_facts.Facts, wanted: Wanted) -> list[Finding]:
     """What the facts mean for the cluster that is wanted; one finding for each thing at least."""
     if facts.engine_error:
         mend = "sudo systemctl start docker; sudo usermod -aG docker $USER (then log in anew)"
-        return [Finding("engine", Level.ERROR, f"no engine answers: {facts.engine_error}", mend)]
+        return [Finding("engine", Level.ERROR, facts.engine_error, mend)]
     found = [judge_one(facts, wanted) for judge_one in JUDGES]
     return [finding for finding in found if finding is not None]
 
@@ -366,9 +366,7 @@ def judge_ranges(facts: doctor_facts.Facts, wanted: Wanted) -> Finding:
 def judge_image(facts: doctor_facts.Facts, wanted: Wanted) -> Finding:
     """The image, and whether a container of it could be run."""
     if not facts.image:
-        return Finding(
-            "image", Level.WARNING, f"{wanted.image} is not there", "make image, or p8s setup"
-        )
+        return Finding("image", Level.WARNING, f"{wanted.image} is not there", "make image")
     if facts.probe_error:
         return Finding(
             "image",

@@ -65,7 +65,7 @@ class Facts:
     """What was found out about the engine and its host; None where it could not be.
 
     Attributes:
-        engine_error: why no engine answers; empty where one does.
+        engine_error: that no engine answers, and why; empty where one does.
         engine: its product name.
         version: its version.
         options: its security options: "rootless", "userns", "seccomp", …

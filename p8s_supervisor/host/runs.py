@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import collections.abc
 import dataclasses
+import ipaddress
 import os
 import pathlib
 import signal
@@ -174,24 +175,24 @@ def start(engine: docker_host.Engine, wanted: Wanted) -> clusters.Cluster:
     """Make and start the container, at other ports where somebody was quicker.
 
     Raises:
-        P8sError: a cluster of that name runs, the image is missing, or no port could be had.
+        P8sError: a cluster of that name runs, the image is missing, or no port could be had, or
+            none that can be reached from here.
     """
     make_room(engine, wanted.spec)
+    _check_reach(engine, wanted.spec.bind)
+    is_new = wanted.spec.keeps_state and wanted.spec.name not in engine.list_volumes()
     for attempt in range(1, ATTEMPTS + 1):
         http, api = choose_ports(wanted)
         spec = wanted.spec
-        server = (
-            ()
-            if wanted.names_server
-            else (f"--api-server={_server(engine.reach(spec.bind), api)}",)
-        )
-        spec = dataclasses.replace(spec, published=(http, api), flags=(*spec.flags, *server))
+        flags = _name_host(wanted, engine.reach(spec.bind), api)
+        spec = dataclasses.replace(spec, published=(http, api), flags=flags)
         cluster = engine.create(spec)
         try:
             engine.start(cluster)
         except docker_host.PortTakenError as error:
             engine.remove(cluster)
             if attempt == ATTEMPTS or None not in (wanted.publish_http, wanted.publish_api):
+                _forget_volume(engine, spec, is_new=is_new)
                 raise errors.P8sError(
                     error.message,
                     hint="give others with --publish-http and --publish-api; `ss -ltnp` shows who has "
@@ -199,10 +200,44 @@ def start(engine: docker_host.Engine, wanted: Wanted) -> clusters.Cluster:
                 ) from error
         except errors.P8sError:
             engine.remove(cluster)
+            _forget_volume(engine, spec, is_new=is_new)
             raise
         else:
             return engine.refresh(cluster) or cluster
     raise AssertionError("unreachable")
+
+
+def _forget_volume(engine: docker_host.Engine, spec: clusters.Spec, *, is_new: bool) -> None:
+    """A cluster that never ran has no state to keep."""
+    if is_new:
+        engine.remove_volume(spec.name)
+
+
+def _check_reach(engine: docker_host.Engine, bind: str) -> None:
+    """An engine on another host has a loopback of its own: there `run` would wait for ever."""
+    host = engine.reach("")
+    if not ipaddress.ip_address(bind).is_loopback:
+        return
+    try:
+        socket.create_server((host, 0)).close()  # an address of this host
+    except OSError as error:
+        raise errors.P8sError(
+            f"the docker engine is on {host}: what it publishes at {bind} is out of reach from here",
+            hint="--bind=0.0.0.0, with a P8S_API_TOKEN",
+        ) from error
+
+
+def _name_host(wanted: Wanted, host: str, api: int) -> tuple[str, ...]:
+    """The flags, with what the node cannot know: how it is reached from here."""
+    flags = list(wanted.spec.flags)
+    if not wanted.names_server:
+        flags.append(f"--api-server={_server(host, api)}")
+    names = wanted.settings.extra_sans
+    # Its API answers to its own names alone, and these two are.
+    if host not in ("127.0.0.1", "::1", *names):
+        flags = [flag for flag in flags if not flag.startswith("--extra-sans=")]
+        flags.append(f"--extra-sans={','.join((*names, host))}")
+    return tuple(flags)
 
 
 def _server(address: str, port: int) -> str:
@@ -281,7 +316,7 @@ def tell_ready(cluster: clusters.Cluster, status: console.Status, url: str, cont
     console.tell(f"  p8s status{option}   (HTTP API: {url})")
 
 
-def add_context(api: client.Client, cluster: clusters.Cluster) -> str:
+def add_context(engine: docker_host.Engine, api: client.Client, cluster: clusters.Cluster) -> str:
     """Merge the cluster into the user's kubeconfig, where it wants that.
 
     Returns:
@@ -296,7 +331,8 @@ def add_context(api: client.Client, cluster: clusters.Cluster) -> str:
     context = clusters.container_name(cluster.name)
     try:
         config = yaml.safe_load(api.kubeconfig())
-        contexts.merge(pathlib.Path(file), context, config)
+        remover = engine.identity() if cluster.auto_remove else ""
+        contexts.merge(pathlib.Path(file), context, config, engine=remover)
     except errors.P8sError as error:
         console.warn(str(error))
         return ""
@@ -310,6 +346,40 @@ def remove_context(name: str, file: str) -> bool:
     except errors.P8sError as error:
         console.warn(str(error))
         return False
+
+
+def tidy_contexts(
+    engine: docker_host.Engine, found: collections.abc.Collection[clusters.Cluster]
+) -> None:
+    """Take clusters that ended by themselves (`--timeout`, a crash) out of the user's kubeconfigs."""
+    for cluster in found:
+        file = cluster.labels.get(clusters.KUBECONFIG_LABEL)
+        if not file or cluster.state not in ("exited", "dead"):
+            continue
+        context = clusters.container_name(cluster.name)
+        # Most have none any more; and a file that cannot be read is no business of `list`'s.
+        if contexts.mentions(pathlib.Path(file), context) and remove_context(cluster.name, file):
+            console.warn(f"{cluster.name} has ended: its context is taken out of {file}")
+
+    _tidy_thrown_away(engine, {clusters.container_name(cluster.name) for cluster in found})
+
+
+def _tidy_thrown_away(engine: docker_host.Engine, there: collections.abc.Set[str]) -> None:
+    """The same for those of --detach --rm: only the kubeconfig still knows them."""
+    file = contexts.find_file(os.environ).absolute()
+    if not contexts.mentions(file, contexts.THROWN_AWAY):
+        return
+    try:
+        gone = [
+            context
+            for context in contexts.list_thrown_away(file, engine.identity())
+            if context not in there and contexts.remove(file, context)
+        ]
+    except errors.P8sError as error:
+        console.warn(str(error))
+        return
+    for context in gone:
+        console.warn(f"{context} has ended: its context is taken out of {file}")
 
 
 def remove(engine: docker_host.Engine, cluster: clusters.Cluster) -> None:

@@ -42,9 +42,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+# The names that this run has given: what carries one of them is its own.
+MADE: set[str] = set()
+
+
 def unique(prefix: str) -> str:
     """A name that no other test has."""
-    return f"{prefix}-{secrets.token_hex(4)}"
+    name = f"{prefix}-{secrets.token_hex(4)}"
+    MADE.add(name)
+    return name
 
 
 @dataclasses.dataclass(frozen=True)

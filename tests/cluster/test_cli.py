@@ -21,6 +21,8 @@ import pytest
 import requests
 import yaml
 
+from p8s_supervisor import wait
+from p8s_supervisor.host import clusters
 from tests.cluster import host, nodes
 
 PROGRAM = str(pathlib.Path(sys.executable).with_name("p8s"))
@@ -223,12 +225,17 @@ def test_a_container_that_docker_run_made(p8s: Command) -> None:
         assert node.inspect("{{.State.ExitCode}}") == "0"
 
 
+def begin(p8s: Command, name: str) -> subprocess.Popen[str]:
+    """A throw-away cluster in the foreground of a pipe."""
+    command = [PROGRAM, "run", "--rm", "--no-check", f"--name={name}"]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=p8s.environment
+    )
+
+
 def test_foreground_in_a_pipe(p8s: Command) -> None:
     with named(p8s) as name:
-        command = [PROGRAM, "run", "--rm", "--no-check", f"--name={name}"]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=p8s.environment
-        )
+        process = begin(p8s, name)
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
@@ -287,10 +294,7 @@ def test_foreground_on_a_terminal(p8s: Command) -> None:
 
 def test_a_second_signal_kills(p8s: Command) -> None:
     with named(p8s) as name:
-        command = [PROGRAM, "run", "--rm", "--no-check", f"--name={name}"]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=p8s.environment
-        )
+        process = begin(p8s, name)
         assert process.stdout is not None
         process.stdout.readline()  # the first phase has ended; the start goes on
         process.send_signal(signal.SIGINT)
@@ -298,6 +302,22 @@ def test_a_second_signal_kills(p8s: Command) -> None:
         _, told = process.communicate(timeout=60)
         assert process.returncode in (0, 137), told  # it may have been quicker than the kill
         assert "Traceback" not in told
+        assert list_left(name) == []
+
+
+def test_a_signal_while_the_container_begins(p8s: Command) -> None:
+    with named(p8s) as name:
+        process = begin(p8s, name)
+        wait.until(
+            lambda: None if list_left(name) else "no container yet",
+            awaited="the container",
+            seconds=nodes.START_SECONDS,
+            interval=0.01,
+        )
+        process.send_signal(signal.SIGINT)  # its first process may not look after signals yet
+        rest, told = process.communicate(timeout=clusters.STOP_SECONDS / 2)
+        assert process.returncode == 0, told
+        assert rest.endswith(f"{name} has stopped\n")
         assert list_left(name) == []
 
 
@@ -331,6 +351,28 @@ def test_a_run_that_ends_by_itself(p8s: Command) -> None:
         assert "stop: the run timeout of 6 s" in told
         assert told.endswith(f"{name} has stopped\n")
         assert list_left(name) == []
+
+
+def test_contexts_of_clusters_that_ended_by_themselves(p8s: Command) -> None:
+    with named(p8s) as kept, named(p8s) as thrown:
+        p8s("run", "-d", "--no-check", f"--name={kept}", "--timeout=15s")
+        p8s("run", "-d", "--no-check", f"--name={thrown}", "--timeout=15s", "--rm")
+        contexts = {f"p8s-{kept}", f"p8s-{thrown}"}
+        assert contexts <= {entry["name"] for entry in p8s.config()["contexts"]}
+        nodes.docker("wait", f"p8s-{kept}")
+        wait.until(
+            lambda: f"p8s-{thrown} is there" if list_left(thrown) else None,
+            awaited="the end of both",
+            seconds=nodes.STOP_SECONDS,
+            interval=0.2,
+        )
+        listed = p8s.attempt("list", "-o", "json")
+        states = {entry["name"]: entry["state"] for entry in json.loads(listed.stdout)}
+        assert states[kept] == "exited"
+        assert thrown not in states
+        assert f"{kept} has ended: its context is taken out" in listed.stderr
+        assert f"p8s-{thrown} has ended: its context is taken out" in listed.stderr
+        assert not contexts & {entry["name"] for entry in p8s.config()["contexts"]}
 
 
 def test_setup_prepares_and_starts_nothing(p8s: Command) -> None:

@@ -55,7 +55,7 @@ def test_the_apiserver_knows_a_token_and_nobody_without(
 ) -> None:
     url = f"https://127.0.0.1:{cluster.api_port}/api/v1/namespaces/{namespace}/pods"
     anonymous = requests.get(url, verify=ca, timeout=5)
-    assert (anonymous.status_code, "system:anonymous" in anonymous.text) == (403, True)
+    assert anonymous.status_code == 401, "refused before RBAC is asked"
     wrong = requests.get(url, verify=ca, timeout=5, headers={"Authorization": "Bearer x"})
     assert wrong.status_code == 401
     robot = requests.get(url, verify=ca, timeout=5, headers={"Authorization": f"Bearer {token}"})
@@ -63,6 +63,34 @@ def test_the_apiserver_knows_a_token_and_nobody_without(
         403,
         True,
     )
+
+
+def test_a_role_binding_for_everybody_opens_nothing_without_credentials(
+    cluster: nodes.Node, admin: nodes.Kubectl, namespace: str, ca: str
+) -> None:
+    url = f"https://127.0.0.1:{cluster.api_port}"
+    role = ("--clusterrole=view", "--user=system:anonymous", "--group=system:unauthenticated")
+    admin("create", "rolebinding", "everybody", *role)
+    may = admin.attempt("auth", "can-i", "list", "pods", "--as=system:anonymous")
+    assert may.stdout.strip() == "yes", "RBAC would let him in"
+    pods_url = f"{url}/api/v1/namespaces/{namespace}/pods"
+    assert requests.get(pods_url, verify=ca, timeout=5).status_code == 401
+    for path in ("/livez", "/readyz", "/healthz", "/version"):
+        assert requests.get(url + path, verify=ca, timeout=5).status_code == 200, path
+    # Of the issuer's addresses RBAC keeps the say.
+    keys = requests.get(f"{url}/openid/v1/jwks", verify=ca, timeout=5)
+    assert (keys.status_code, "system:anonymous" in keys.text) == (403, True)
+
+
+def test_a_pod_that_forks_without_end_stops(
+    cluster: nodes.Node, admin: nodes.Kubectl, namespace: str
+) -> None:
+    admin.apply(pods.sleeper("forks"))
+    admin.await_ready("pod/forks")
+    uid = admin("get", "pod", "forks", "--output=jsonpath={.metadata.uid}")
+    found = cluster.execute("find", "/sys/fs/cgroup", "-path", f"*pod{uid}/pids.max").split()
+    assert found
+    assert [cluster.execute("cat", file).strip() for file in found] == ["16384"] * len(found)
 
 
 def test_the_kubelet_asks_the_apiserver_who_calls_and_whether_he_may(

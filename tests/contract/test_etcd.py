@@ -183,6 +183,82 @@ def test_a_put_is_one_transaction_on_an_empty_range(
     ]
 
 
+# --- upkeep
+
+STATUS, ALARM = "/v3/maintenance/status", "/v3/maintenance/alarm"
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        pytest.param(
+            {
+                "header": REVISION,
+                "version": "3.6.16",
+                "dbSize": "16801792",
+                "raftIndex": "340",
+                "dbSizeInUse": "610304",
+                "dbSizeQuota": "2147483648",
+            },
+            etcd.Status(revision=7, size=16801792, size_in_use=610304, quota=2147483648),
+            id="well",
+        ),
+        pytest.param(
+            {"header": REVISION, "dbSize": "9", "errors": ["memberID:758 alarm:NOSPACE "]},
+            etcd.Status(
+                revision=7, size=9, size_in_use=0, quota=0, errors=("memberID:758 alarm:NOSPACE ",)
+            ),
+            id="full",
+        ),
+    ],
+)
+def test_the_status_has_revision_sizes_and_alarms(
+    server: fakes.Server, client: etcd.Client, answer: dict[str, typing.Any], found: etcd.Status
+) -> None:
+    set_answer(server, STATUS, answer)
+    assert client.read_status() == found
+    assert found.full is bool(found.errors)
+    assert read_requests(server) == [("POST", STATUS, "application/json", {})]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(fakes.HttpAnswer(200, "{}"), id="done"),
+        pytest.param(
+            fakes.HttpAnswer(
+                400, '{"error": "etcdserver: mvcc: required revision has been compacted"}'
+            ),
+            id="kube-apiserver was first",
+        ),
+    ],
+)
+def test_a_compaction_is_waited_for(
+    server: fakes.Server, client: etcd.Client, answer: fakes.HttpAnswer
+) -> None:
+    path = "/v3/kv/compaction"
+    server.answers[f"POST {path}"] = answer
+    client.compact(7)
+    assert read_requests(server) == [
+        ("POST", path, "application/json", {"revision": "7", "physical": True})
+    ]
+
+
+def test_every_alarm_for_a_full_store_is_taken_back(
+    server: fakes.Server, client: etcd.Client
+) -> None:
+    alarms = [
+        {"memberID": "758", "alarm": "NOSPACE"},
+        {"memberID": "758", "alarm": "CORRUPT"},
+    ]
+    set_answer(server, ALARM, {"header": REVISION, "alarms": alarms})
+    client.disarm()
+    assert [body for *_, body in read_requests(server)] == [
+        {"action": "GET"},
+        {"action": "DEACTIVATE", "memberID": "758", "alarm": "NOSPACE"},
+    ]
+
+
 # --- errors
 
 Call = collections.abc.Callable[[etcd.Client], object]
@@ -194,6 +270,10 @@ CALLS = [
         TXN,
         id="put_into_empty",
     ),
+    pytest.param(lambda client: client.read_status(), STATUS, id="read_status"),
+    pytest.param(lambda client: client.compact(7), "/v3/kv/compaction", id="compact"),
+    pytest.param(lambda client: client.defragment(), "/v3/maintenance/defragment", id="defragment"),
+    pytest.param(lambda client: client.disarm(), ALARM, id="disarm"),
 ]
 
 

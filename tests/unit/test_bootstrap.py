@@ -138,6 +138,7 @@ def test_add_ons_are_applied_in_order(tmp_path: pathlib.Path) -> None:
     client = fakes.KubeClient({})
     applied: list[typing.Any] = []
     run = fakes.make_context(tmp_path, client=client)
+    run.fresh = True
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client, "apply", applied.append)
         bootstrap.apply_manifests(run, health.Monitor(run))
@@ -180,9 +181,15 @@ def make_static_pod_log(run: context.Context, name: str, attempt: int, text: str
         ),
         pytest.param(
             [],
-            {"kube-scheduler": [2]},
-            "kube-scheduler failed: it keeps ending\n  | F a line of attempt 2",
-            id="kubelet removes old logs",
+            {"kube-scheduler": [7, 8, 9]},
+            "kube-scheduler failed: it keeps ending\n  | F a line of attempt 9",
+            id="one that ended twice, on an older volume",
+        ),
+        pytest.param(
+            [],
+            {"kube-scheduler": [7]},
+            None,
+            id="a new container on an older volume: kubelet goes on counting",
         ),
     ],
 )
@@ -193,6 +200,7 @@ def test_raise_failure(
     failed: str | None,
 ) -> None:
     run = fakes.make_context(tmp_path, supervisor=fakes.Supervisor(listed))
+    run.fresh = True
     run.attempts = dict.fromkeys(probes.STATIC_PODS, -1)
     run.plan.paths.logs.mkdir(parents=True)
     (run.plan.paths.logs / "etcd.log").write_text("a line of etcd\n")
@@ -330,15 +338,16 @@ def watch(
 def test_a_pod_that_is_missing_is_looked_at_soon_and_not_too_often(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, two = (f"PATCH /api/v1/namespaces/kube-system/pods/{name}" for name in ("one", "two"))
+    pods = "PATCH /api/v1/namespaces/kube-system/pods"
+    one, two = f"{pods}/coredns-1", f"{pods}/coredns-2"
     gone = errors.KubeError("not found", status=404)
     client = fakes.KubeClient({one: ["{}"], two: [gone]})
     run = fakes.make_context(tmp_path, client=client)
-    both = {"pod/one": "waits", "pod/two": "waits"}
+    both = {"pod/coredns-1": "waits", "pod/coredns-2": "waits"}
     looks = [
         (3.0, both | {"apiserver": "not ready", "node": "not ready"}),
         (3.1, both | {"setup": "not done"}),
-        (4.0, {"pod/one": "waits", "node": "not ready"}),
+        (4.0, {"pod/coredns-1": "waits", "node": "not ready"}),
         (4.1, both),
         (4.15, both),
         (4.25, both),

@@ -12,8 +12,9 @@ import tomllib
 import typing
 
 import pytest
+import yaml
 
-from p8s_supervisor import components, pki, runtime
+from p8s_supervisor import components, manifests, pki, runtime
 from tests import fakes
 
 ROOT = pathlib.Path("/")
@@ -194,6 +195,7 @@ def test_every_file_that_a_flag_names_is_one_that_p8s_writes(component: str) -> 
     known = pki_files | kept
     known |= {f"{plan.paths.kubernetes}/{file}" for file in components.KUBECONFIGS.values()}
     known |= {str(plan.paths.kubelet_config), str(plan.paths.containerd_config)}
+    known |= {str(plan.paths.authentication)}
     named = {
         value
         for name, value in read_flags(MAKERS[component](plan)).items()
@@ -289,6 +291,30 @@ def test_only_the_administrator_and_the_sidecar_are_masters() -> None:
 
 
 # --- configuration
+
+
+def test_without_credentials_kube_apiserver_answers_at_these_paths_alone() -> None:
+    anonymous = components.authentication_config()["anonymous"]
+    assert anonymous["enabled"] is True
+    assert [condition["path"] for condition in anonymous["conditions"]] == [
+        "/healthz",
+        "/livez",
+        "/readyz",
+        "/version",
+        "/version/",
+        "/.well-known/openid-configuration",
+        "/openid/v1/jwks",
+    ]
+
+
+def test_every_probe_of_kube_apiserver_is_answered_without_credentials() -> None:
+    pod = yaml.safe_load(
+        manifests.static_pod("kube-apiserver", manifests.values(fakes.make_plan(ROOT)))
+    )
+    (container,) = pod["spec"]["containers"]
+    paths = {probe["httpGet"]["path"] for key, probe in container.items() if "Probe" in key}
+    assert paths
+    assert paths <= set(components.OPEN_PATHS)
 
 
 def test_kubelet_lets_nobody_in_without_the_apiserver_s_word() -> None:

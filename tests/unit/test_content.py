@@ -16,6 +16,7 @@ from p8s_supervisor import (
     context,
     credentials,
     errors,
+    etcd_mark,
     files,
     health,
     seed,
@@ -67,17 +68,29 @@ def connect(monkeypatch: pytest.MonkeyPatch, store: fakes.Etcd) -> list[componen
     return plans
 
 
-@pytest.mark.parametrize("answer", [True, False], ids=["put", "not empty"])
+PUT, LOOK = ("put_into_empty", "/registry/"), ("has", LOOKED_FOR)
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls"),
+    [pytest.param(True, [PUT], id="put"), pytest.param(False, [PUT, LOOK], id="not empty")],
+)
 def test_a_new_cluster_begins_with_the_seed(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, answer: bool
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: bool,
+    calls: list[tuple[str, str]],
 ) -> None:
-    run, store = make_run(tmp_path, fresh=True), fakes.Etcd(answer=answer)
+    run = make_run(tmp_path, fresh=True)
+    store = fakes.Etcd(fakes.etcd_status(1), fakes.etcd_status(2), answer=answer)
     plans = connect(monkeypatch, store)
     before = int(time.time())
     assert content.populate(run) is answer
     after = int(time.time())
     assert plans == [run.plan]
-    assert store.calls == [("put_into_empty", "/registry/")]
+    assert store.calls == calls
+    assert etcd_mark.read(run.plan.paths) == 2
+    assert run.marked
     value = store.put["/registry/namespaces/default"]
     assert value[:4] == VALUE[:4]
     assert value[4:40] != UID
@@ -110,10 +123,10 @@ def test_with_any_other_setting_a_cluster_begins_empty(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     flag = f"--{name.replace('_', '-')}={OTHERS[name]}"
-    run, store = make_run(tmp_path, flag, fresh=True), fakes.Etcd(answer=True)
+    run, store = make_run(tmp_path, flag, fresh=True), fakes.Etcd(answer=False)
     connect(monkeypatch, store)
     assert not content.populate(run)
-    assert (store.calls, store.put) == ([], {})
+    assert (store.calls, store.put) == ([LOOK], {})
 
 
 @pytest.mark.parametrize(
@@ -135,11 +148,11 @@ def test_with_the_same_values_a_cluster_begins_with_the_seed(
 def test_an_image_without_a_seed_begins_empty(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, store = make_run(tmp_path, fresh=True), fakes.Etcd(answer=True)
+    run, store = make_run(tmp_path, fresh=True), fakes.Etcd(answer=False)
     run.plan.paths.seed.unlink()
     connect(monkeypatch, store)
     assert not content.populate(run)
-    assert store.calls == []
+    assert store.calls == [LOOK]
 
 
 @pytest.mark.parametrize("answer", [True, False], ids=["there", "not there"])
@@ -148,9 +161,33 @@ def test_in_a_cluster_that_was_there_is_only_looked(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, flag: str, answer: bool
 ) -> None:
     run, store = make_run(tmp_path, flag, fresh=False), fakes.Etcd(answer=answer)
+    etcd_mark.write(run.plan.paths, 1)
     connect(monkeypatch, store)
     assert content.populate(run) is answer
-    assert (store.calls, store.put) == ([("has", LOOKED_FOR)], {})
+    assert (store.calls, store.put) == ([LOOK], {})
+    assert etcd_mark.read(run.plan.paths) == 1
+
+
+def test_a_first_start_that_was_cut_short_is_made_up_for(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = make_run(tmp_path, fresh=False), fakes.Etcd(answer=True)
+    connect(monkeypatch, store)
+    assert content.populate(run)
+    assert store.calls == [PUT]
+
+
+def test_an_etcd_that_has_lost_writes_is_given_none(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = make_run(tmp_path, fresh=False), fakes.Etcd(fakes.etcd_status(41), answer=True)
+    etcd_mark.write(run.plan.paths, 42)
+    connect(monkeypatch, store)
+    with pytest.raises(errors.P8sError, match="is at revision 41, and was at 42"):
+        content.populate(run)
+    assert store.calls == []
+    etcd_mark.keep(run)  # as the stop does that follows
+    assert etcd_mark.read(run.plan.paths) == 42
 
 
 # --- what the apiserver is waited for

@@ -33,6 +33,7 @@ ANSWERS: dict[str, list[fakes.Answer]] = {
 REFUSED = errors.KubeError("[Errno 111] Connection refused", status=0)
 STALE = {"type": "Ready", "status": "True", "lastHeartbeatTime": "2025-12-31T23:59:59Z"}
 CONDITIONS = {
+    "disk",
     "etcd",
     "containerd",
     "kubelet",
@@ -57,6 +58,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> fakes.Clock:
     """The monitor's time, and a cluster DNS that answers."""
     clock = fakes.Clock(50.0)
     monkeypatch.setattr(health, "time", clock)
+    monkeypatch.setattr(status, "process_start", lambda _: 0.0)
     monkeypatch.setattr(dns, "query", lambda *_, **__: ["192.168.254.1"])
     return clock
 
@@ -119,7 +121,8 @@ def test_missing_in_each_state(
 def test_every_state_is_in_the_table_above() -> None:
     (table,) = typing.cast("typing.Any", test_missing_in_each_state).pytestmark
     # That a ready cluster is not ready now is found by looking; a context never says so.
-    states = {str(state) for state in status.State} - {status.State.NOT_READY}
+    looked = {status.State.NOT_READY, status.State.DEGRADED}
+    states = {str(state) for state in status.State} - looked
     assert {case.values[0] for case in table.args[1]} == states
 
 
@@ -259,3 +262,55 @@ def test_restarts(make_run: Make, pids: list[int], restarts: list[int]) -> None:
     seen = [monitor.restarts(processes.Process("etcd", "RUNNING", pid, 1.0, "")) for pid in pids]
     assert seen == restarts
     assert monitor.restarts(processes.Process("kubelet", "RUNNING", 1, 1.0, "")) == 0
+
+
+class Endpoint:
+    """A component that says what it is told to."""
+
+    def __init__(self, reason: str | None) -> None:
+        self.reason, self.asked = reason, 0
+
+    def ask(self) -> str | None:
+        self.asked += 1
+        return self.reason
+
+
+def test_components_are_asked_themselves(make_run: Make) -> None:
+    """What the API says of a pod that has just ended is that it is Ready."""
+    run = make_run()
+    run.endpoints = {
+        "etcd": Endpoint(None),
+        "kubelet": Endpoint("refused"),
+        "kube-scheduler": Endpoint("gone"),
+    }
+    assert health.Monitor(run).look() == {"kubelet": "refused", "kube-scheduler": "gone"}
+
+
+def test_without_etcd_kube_apiserver_is_not_waited_for(make_run: Make) -> None:
+    run = make_run()
+    run.endpoints = {"etcd": Endpoint("no answer")}
+    assert health.Monitor(run).look() == {"etcd": "no answer"}
+    assert typing.cast("fakes.KubeClient", run.client).asked == []
+
+
+def test_a_process_that_does_not_run_is_not_asked(make_run: Make) -> None:
+    run = make_run()
+    kubelet = Endpoint("refused")
+    run.endpoints = {"kubelet": kubelet}
+    supervisor = typing.cast("fakes.Supervisor", run.supervisor)
+    supervisor.now["kubelet"] = fakes.stopped("kubelet", state="BACKOFF", reason="killed")
+    assert health.Monitor(run).look() == {"kubelet": "backoff: killed"}
+    assert kubelet.asked == 0
+
+
+def test_the_node_is_believed_only_from_the_kubelet_that_runs(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:30Z"}
+    run = make_run(node=[{"status": {"conditions": [told]}}])
+    monkeypatch.setattr(status, "process_start", lambda _: 29.0)
+    assert health.Monitor(run).look() == {}
+    monkeypatch.setattr(status, "process_start", lambda _: 31.0)
+    assert health.Monitor(run).look() == {
+        "node": "kubelet has not told of node p8s since the start"
+    }

@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import os
 import pathlib
+import signal
+import subprocess
 import sys
 import typing
 
@@ -273,3 +275,30 @@ def test_a_cgroup_that_is_in_use_is_told_and_does_not_end_the_stop(
         f"p8s: {pods}/pod1 is left: Directory not empty",
         f"p8s: {pods} is left: Directory not empty",
     ]
+
+
+def test_a_secret_is_blotted_out_of_the_arguments() -> None:
+    program = (
+        "import pathlib, sys; from p8s_supervisor import init; init.hide_arguments(['', 'the-secret']);"
+        "print(pathlib.Path('/proc/self/cmdline').read_text().split(chr(0))[3:-1], sys.argv[1:])"
+    )
+    given = ["--api-token=the-secret", "--x=y", "the-secret"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *given], capture_output=True, text=True, check=True
+    )
+    hidden = ["--api-token=**********", "--x=y", "**********"]
+    assert done.stdout == f"{hidden} {given}\n"
+
+
+def test_a_stop_before_there_is_anything_to_stop_ends_it_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["p8s-init"])
+    monkeypatch.setattr(init, "prepare", lambda *_: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as raised:
+            init.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert raised.value.code == errors.ExitCode.STOPPED

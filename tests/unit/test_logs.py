@@ -301,14 +301,6 @@ def test_what_was_written_before_the_stop_is_given(run: context.Context) -> None
     assert list(logs.read(run, "sidecar", follow=True, tail=None)) == [b"stopping\n"]
 
 
-def test_a_reader_that_is_cancelled_ends(run: context.Context) -> None:
-    write_process(run, "etcd.log", "x" * 3 * logs.BLOCK)
-    seen: list[int] = []
-    blocks = logs.read(run, "etcd", follow=True, tail=None, cancelled=lambda: len(seen) == 2)
-    seen.extend(len(block) for block in (next(blocks), next(blocks)))
-    assert list(blocks) == []
-
-
 # --- the sidecar's own
 
 

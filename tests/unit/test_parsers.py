@@ -29,6 +29,8 @@ LABEL = "a" * 63
         pytest.param(parsers.parse_duration, "30d", 2592000.0, id="duration: d"),
         pytest.param(parsers.parse_duration, "1d12h", 129600.0, id="duration: d and h"),
         pytest.param(parsers.parse_cert_lifetime, "2m", 120.0, id="certificate lifetime: least"),
+        pytest.param(parsers.parse_restart_period, "1s", 1.0, id="restart period: least"),
+        pytest.param(parsers.parse_restart_period, "5m", 300.0, id="restart period: most"),
         pytest.param(
             parsers.parse_cert_lifetime, "3650d", 315360000.0, id="certificate lifetime: most"
         ),
@@ -71,6 +73,9 @@ LABEL = "a" * 63
         pytest.param(parsers.parse_address, "0.0.0.0", "0.0.0.0", id="address: v4"),
         pytest.param(parsers.parse_address, "0:0:0::0", "::", id="address: v6, canonical"),
         pytest.param(parsers.parse_choice("a", "b"), "b", "b", id="choice"),
+        pytest.param(parsers.parse_size, "32Mi", 2**25, id="size: lowest"),
+        pytest.param(parsers.parse_size, "8Gi", 2**33, id="size: highest"),
+        pytest.param(parsers.parse_size, "33554432", 2**25, id="size: in bytes"),
         pytest.param(parsers.parse_verbosity, "0", 0, id="verbosity: lowest"),
         pytest.param(parsers.parse_verbosity, "10", 10, id="verbosity: highest"),
         pytest.param(parsers.parse_token, "", "", id="token: none"),
@@ -112,6 +117,15 @@ def test_a_good_value_is_parsed(
                 id=f"certificate lifetime: {text}",
             )
             for text in ("0", "119s", "3651d")
+        ),
+        *(
+            pytest.param(
+                parsers.parse_restart_period,
+                text,
+                "not from 1s to 5m",
+                id=f"restart period: {text}",
+            )
+            for text in ("0", "999ms", "301s")
         ),
         pytest.param(parsers.parse_duration, "5m!", DURATION, id="duration: a tail"),
         pytest.param(parsers.parse_duration, "1..5s", DURATION, id="duration: two dots"),
@@ -198,6 +212,13 @@ def test_a_good_value_is_parsed(
         ),
         pytest.param(parsers.parse_choice("a", "b"), "c", "not one of: a, b", id="choice: other"),
         pytest.param(parsers.parse_choice("a", "b"), "A", "not one of: a, b", id="choice: case"),
+        pytest.param(parsers.parse_size, "31Mi", "not from 32Mi to 8Gi", id="size: too small"),
+        pytest.param(parsers.parse_size, "9Gi", "not from 32Mi to 8Gi", id="size: too large"),
+        pytest.param(
+            parsers.parse_size, "1.5Gi", "not a size such as 512Mi or 2Gi", id="size: a fraction"
+        ),
+        pytest.param(parsers.parse_size, "2GB", "not a size such as 512Mi or 2Gi", id="size: GB"),
+        pytest.param(parsers.parse_size, "", "not a size such as 512Mi or 2Gi", id="size: empty"),
         pytest.param(
             parsers.parse_verbosity, "11", "not a number from 0 to 10", id="verbosity: too high"
         ),

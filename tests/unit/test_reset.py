@@ -7,9 +7,10 @@ import typing
 
 import pytest
 
-from p8s_supervisor import context, errors, kube, manifests, reset, sweep
+from p8s_supervisor import admission, context, errors, kube, reset, sweep
 from tests import fakes
 
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1"
 REFUSED = errors.KubeError("[Errno 111] Connection refused", status=0)
 AWAY = errors.KubeError("HTTP 503: service unavailable", status=503)
 MISSING = errors.KubeError("not found", status=404)
@@ -88,7 +89,10 @@ NOTHING: dict[str, list[fakes.Answer]] = {
 def make_run(
     root: pathlib.Path, answers: dict[str, list[fakes.Answer]], story: list[str] | None = None
 ) -> tuple[context.Context, fakes.KubeClient]:
-    client = fakes.KubeClient(answers)
+    webhooks: dict[str, list[fakes.Answer]] = {
+        f"GET {WEBHOOKS}/{kind}": [REFUSED] for kind in admission.KINDS
+    }
+    client = fakes.KubeClient(webhooks | answers)
     return fakes.make_context(root, client=client, story=story), client
 
 
@@ -367,54 +371,3 @@ def test_another_refusal_is_passed_on(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.KubeError) as caught:
         reset_demo(run)
     assert caught.value is refusal
-
-
-# --- apply
-
-
-class Applies(kube.Client):
-    """Records what is applied; raises what was given for a name."""
-
-    def __init__(self, failures: dict[str, errors.KubeError]) -> None:
-        self.failures, self.applied = failures, list[str]()
-
-    def apply(self, manifest: kube.Object) -> None:
-        name = manifest["metadata"]["name"]
-        self.applied.append(f"{manifest['kind']} {name}")
-        if name in self.failures:
-            raise self.failures[name]
-
-
-def test_every_add_on_is_applied(tmp_path: pathlib.Path) -> None:
-    client = Applies({})
-    run = fakes.make_context(tmp_path, client=client)
-    applied = reset.apply(run)
-    expected = manifests.add_ons(manifests.values(run.plan))
-    assert client.applied == [f"{each['kind']} {each['metadata']['name']}" for each in expected]
-    assert {"ConfigMap kube-system/coredns", "ClusterRole system:coredns"} <= set(applied)
-    assert len(applied) == len(expected)
-    assert run.journal.read()[0].kind == "apply"
-
-
-def test_one_that_fails_does_not_keep_the_others_from_being_applied(tmp_path: pathlib.Path) -> None:
-    failure = errors.KubeError("Service kube-dns: taken", status=422)
-    client = Applies({"kube-dns": failure})
-    run = fakes.make_context(tmp_path, client=client)
-    with pytest.raises(errors.RequestError) as caught:
-        reset.apply(run)
-    count = len(client.applied)
-    assert client.applied[-1] == "Deployment coredns"
-    assert caught.value.status == 502
-    assert caught.value.message == (
-        f"1 of {count} objects could not be applied: "
-        "30-coredns.yaml: Service kube-system/kube-dns: Service kube-dns: taken"
-    )
-
-
-@pytest.mark.parametrize(
-    "client", [None, Applies({"kube-dns": REFUSED})], ids=["not started yet", "away"]
-)
-def test_apply_without_an_apiserver(tmp_path: pathlib.Path, client: Applies | None) -> None:
-    with pytest.raises(errors.RequestError) as caught:
-        reset.apply(fakes.make_context(tmp_path, client=client))
-    assert (caught.value.status, caught.value.hint) == (503, "wait for /ready")

@@ -29,9 +29,12 @@ DEFAULTS = {
     "drain": "pods",
     "drain_timeout": 30.0,
     "etcd_fsync": "always",
+    "etcd_quota": 2**31,
     "status_interval": 60.0,
     "failure_bundle": "false",
     "cert_lifetime": 31536000.0,
+    "max_container_restart_period": 2.0,
+    "manifests": pathlib.PurePosixPath("/etc/p8s/manifests"),
     "audit": "none",
     "verbosity": 1,
 }

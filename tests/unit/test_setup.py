@@ -69,9 +69,12 @@ def test_set_up_writes_all_that_components_read(tmp_path: pathlib.Path, rules: l
     assert secret == {
         *(f"etc/kubernetes/pki/{name}.key" for name in leaves),
         *(f"var/lib/p8s/pki/{name}.key" for name in [*authorities, "sa"]),
+        "etc/cni/net.d/10-p8s.conflist",
         "etc/kubernetes/admin.conf",
+        "etc/kubernetes/authentication.yaml",
         "etc/kubernetes/controller-manager.conf",
         "etc/kubernetes/kubelet.conf",
+        "etc/kubernetes/kubelet.yaml",
         "etc/kubernetes/scheduler.conf",
         "run/p8s/commands/containerd",
         "run/p8s/commands/etcd",
@@ -83,9 +86,8 @@ def test_set_up_writes_all_that_components_read(tmp_path: pathlib.Path, rules: l
         "var/lib/p8s/pki/sa.pub",
         "var/lib/p8s/cluster.json",
         "etc/containerd/config.toml",
-        "etc/cni/net.d/10-p8s.conflist",
-        "etc/kubernetes/kubelet.yaml",
         "run/p8s/resolv.conf",
+        "run/p8s/new-volume",
     }
     assert found["run/p8s/resolv.conf"][1] == RESOLV_CONF.encode()
     assert rules == ["192.168.253.0/24"]
@@ -164,6 +166,22 @@ def test_no_static_pod_of_an_earlier_start_is_left(tmp_path: pathlib.Path) -> No
     assert list(run.plan.paths.static_pods.iterdir()) == []
 
 
+@pytest.mark.usefixtures("rules")
+def test_a_start_that_is_begun_again_keeps_what_runs(tmp_path: pathlib.Path) -> None:
+    """The sidecar was killed in the first start: kubelet would stop a pod without a manifest."""
+    supervisor = fakes.Supervisor()
+    run = fakes.make_context(tmp_path, supervisor=supervisor)
+    set_up(run)
+    manifest = run.plan.paths.static_pods / "kube-apiserver.yaml"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("its own")
+    supervisor.now["kubelet"] = fakes.running("kubelet")
+    again = fakes.make_context(tmp_path, supervisor=supervisor)
+    set_up(again)
+    assert manifest.read_text() == "its own"
+    assert again.fresh, "as the sidecar before found the volume"
+
+
 def test_ranges_are_checked_before_anything_is_written(
     tmp_path: pathlib.Path, rules: list[str]
 ) -> None:
@@ -187,7 +205,7 @@ RECORD = {
 
 def write_record(run: context.Context, text: str | bytes) -> pathlib.Path:
     file = run.plan.paths.cluster_record
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(text.encode() if isinstance(text, str) else text)
     return file
 

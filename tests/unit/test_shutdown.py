@@ -14,6 +14,11 @@ import pytest
 from p8s_supervisor import containers, context, errors, shutdown, status
 from tests import fakes
 
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1"
+BLOCKER = {
+    "metadata": {"name": "all"},
+    "webhooks": [{"name": "slow"}, {"name": "lenient", "failurePolicy": "Ignore"}],
+}
 REFUSED = errors.KubeError("[Errno 111] Connection refused", status=0)
 # Names are cut after 15 bytes, as /proc has them; a static pod's UID is not the API's.
 RUNNING = [
@@ -120,6 +125,12 @@ def list_static_pods(run: context.Context) -> set[str]:
 # --- drain
 
 
+def drain(run: context.Context, graces: dict[str, float] | None = None) -> None:
+    """As `stop` calls it."""
+    deadline = run.timeline.now() + run.plan.settings.drain_timeout
+    shutdown.drain(run, {} if graces is None else graces, deadline=deadline)
+
+
 def test_drain_deletes_what_a_controller_makes_anew_and_nothing_else(
     tmp_path: pathlib.Path, running: Containers
 ) -> None:
@@ -127,8 +138,10 @@ def test_drain_deletes_what_a_controller_makes_anew_and_nothing_else(
     client = make_client(PODS, PODS[4:])
     run = make_run(tmp_path, client, story=story)
     graces: dict[str, float] = {}
-    shutdown.drain(run, graces)
-    assert client.asked == ["GET /readyz", "GET /api/v1/pods", *DRAINED, "GET /api/v1/pods"]
+    drain(run, graces)
+    assert client.asked[:2] == ["GET /readyz", "GET /api/v1/pods"]
+    assert sorted(client.asked[2:-1]) == sorted(DRAINED)  # many at a time
+    assert client.asked[-1] == "GET /api/v1/pods"
     assert [request.body for request in client.requests if request.method == "DELETE"] == [None] * 4
     assert story == ["stop: draining 4 pods"]
     assert list_static_pods(run) == {"kube-apiserver.yaml"}
@@ -147,7 +160,7 @@ def test_controllers_are_ended_before_pods_are_deleted(
         return []
 
     monkeypatch.setattr(containers, "end", end)
-    shutdown.drain(make_run(tmp_path, client), {})
+    drain(make_run(tmp_path, client))
     assert asked_before == ["GET /readyz"]
 
 
@@ -155,7 +168,7 @@ def test_controllers_are_ended_before_pods_are_deleted(
 def test_drain_waits_until_the_pods_are_gone(tmp_path: pathlib.Path) -> None:
     again = PODS[0] | {"metadata": PODS[0]["metadata"] | {"uid": "another"}}
     client = make_client(PODS, PODS, PODS[:1], [again])
-    shutdown.drain(make_run(tmp_path, client), {})
+    drain(make_run(tmp_path, client))
     assert client.asked.count("GET /api/v1/pods") == 4
 
 
@@ -164,8 +177,8 @@ def test_a_drain_that_takes_too_long_names_what_is_left(tmp_path: pathlib.Path) 
     client = make_client(PODS, PODS[2:4])
     run = make_run(tmp_path, client, "--drain-timeout=300ms")
     began = time.monotonic()
-    with pytest.raises(errors.WaitTimeoutError) as caught:
-        shutdown.drain(run, {})
+    with pytest.raises(errors.P8sError) as caught:
+        drain(run)
     assert 0.3 <= time.monotonic() - began < 10
     assert str(caught.value) == (
         "the drain: not within 0.3 s; last reason: still there: data/db-0, default/once"
@@ -173,11 +186,36 @@ def test_a_drain_that_takes_too_long_names_what_is_left(tmp_path: pathlib.Path) 
 
 
 @pytest.mark.usefixtures("running")
+def test_a_pod_that_only_finalizers_keep_is_not_waited_for(tmp_path: pathlib.Path) -> None:
+    ended = {"finalizers": ["example.com/x"], "deletionGracePeriodSeconds": 0}
+    going = {"finalizers": ["example.com/x"], "deletionGracePeriodSeconds": 30}
+    looks = [
+        [PODS[0] | {"metadata": PODS[0]["metadata"] | metadata}] for metadata in (going, ended)
+    ]
+    client = make_client(PODS, *looks)
+    drain(make_run(tmp_path, client))
+    assert client.asked.count("GET /api/v1/pods") == 3
+
+
+@pytest.mark.usefixtures("running")
+def test_pods_that_are_not_asked_for_in_time_are_named(tmp_path: pathlib.Path) -> None:
+    client = make_client(PODS, PODS)
+    run = make_run(tmp_path, client)
+    with pytest.raises(errors.P8sError) as caught:
+        shutdown.drain(run, {}, deadline=run.timeline.now())
+    assert caught.value.message == (
+        "default/web, default/old, data/db-0 and 1 more not deleted: "
+        "not asked for: others took all of the drain's time"
+    )
+    assert not [asked for asked in client.asked if asked.startswith("DELETE")]
+
+
+@pytest.mark.usefixtures("running")
 def test_a_pod_that_is_gone_already_is_no_trouble(tmp_path: pathlib.Path) -> None:
     client = make_client(PODS, [])
     client.answers[DRAINED[0]] = [errors.KubeError("not found", status=404)]
-    shutdown.drain(make_run(tmp_path, client), {})
-    assert [asked for asked in client.asked if asked.startswith("DELETE")] == DRAINED
+    drain(make_run(tmp_path, client))
+    assert sorted(asked for asked in client.asked if asked.startswith("DELETE")) == sorted(DRAINED)
 
 
 @pytest.mark.usefixtures("running")
@@ -186,16 +224,19 @@ def test_a_pod_that_cannot_be_deleted_is_told_after_the_others_are_gone(
 ) -> None:
     refused = {0: errors.KubeError("a webhook says no", status=403), 2: REFUSED}
     client = make_client(PODS, PODS, [PODS[0], PODS[2], *PODS[4:]])
+    for kind in ("validating", "mutating"):
+        client.answers[f"GET {WEBHOOKS}/{kind}webhookconfigurations"] = [{"items": [BLOCKER]}]
     for index, error in refused.items():
         client.answers[DRAINED[index]] = [error]
     graces: dict[str, float] = {}
     with pytest.raises(errors.P8sError) as caught:
-        shutdown.drain(make_run(tmp_path, client, "--drain-timeout=2s"), graces)
+        drain(make_run(tmp_path, client, "--drain-timeout=2s"), graces)
     assert caught.value.message == (
-        "/api/v1/namespaces/default/pods/web: a webhook says no; "
-        "/api/v1/namespaces/data/pods/db-0: [Errno 111] Connection refused"
+        "default/web not deleted: a webhook says no; "
+        "data/db-0 not deleted: [Errno 111] Connection refused; the apiserver may wait for a webhook: "
+        "slow (ValidatingWebhookConfiguration all), slow (MutatingWebhookConfiguration all)"
     )
-    assert [asked for asked in client.asked if asked.startswith("DELETE")] == DRAINED
+    assert sorted(asked for asked in client.asked if asked.startswith("DELETE")) == sorted(DRAINED)
     assert client.asked.count("GET /api/v1/pods") == 3
     # They are ended with all others, and have their own grace then.
     kept = {"uid-agent": 3, "uid-bare": 7, "uid-static": 30, "uid-owned": 30}
@@ -223,7 +264,7 @@ def test_where_nothing_can_or_shall_be_drained_nothing_is_touched(
     asked: list[str],
 ) -> None:
     run = make_run(tmp_path, client, *arguments)
-    shutdown.drain(run, {})
+    drain(run)
     assert (client.asked if client else []) == asked
     assert running.ended == []
     assert len(list_static_pods(run)) == 3
@@ -233,7 +274,7 @@ def test_where_nothing_can_or_shall_be_drained_nothing_is_touched(
 def test_with_nothing_to_drain_there_is_nothing_to_wait_for(tmp_path: pathlib.Path) -> None:
     story: list[str] = []
     client = make_client(PODS[4:])
-    shutdown.drain(make_run(tmp_path, client, story=story), {})
+    drain(make_run(tmp_path, client, story=story))
     assert client.asked == ["GET /readyz", "GET /api/v1/pods"]
     assert story == []
 
@@ -243,7 +284,7 @@ def test_an_apiserver_that_dies_during_the_drain_is_told(tmp_path: pathlib.Path)
     client = make_client(PODS)
     client.answers["GET /api/v1/pods"].append(REFUSED)
     with pytest.raises(errors.KubeError, match="Connection refused"):
-        shutdown.drain(make_run(tmp_path, client), {})
+        drain(make_run(tmp_path, client))
 
 
 # --- stop

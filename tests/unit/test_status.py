@@ -109,6 +109,17 @@ def test_container_start_reads_the_22nd_field(
     assert status.container_start(tmp_path) == seconds
 
 
+def test_a_moment_of_the_timeline_on_the_wall_clock() -> None:
+    timeline = status.Timeline(origin=10.0, clock=lambda: 15.0, wall_clock=lambda: 1005.0)
+    assert timeline.started_at() == 1000.0
+    assert timeline.epoch_of(12.5) == 1002.5
+
+
+def test_the_start_of_a_process_that_is_gone(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(OSError, match="7"):
+        status.process_start(7, tmp_path)
+
+
 def test_the_real_clock_and_the_real_proc_agree() -> None:
     start = status.container_start()
     assert status.Timeline(origin=start).now() >= 0

@@ -163,13 +163,14 @@ def test_a_configuration_file_is_put_into_the_container() -> None:
     make_engine(api).create(clusters.Spec(name="dev", config=b"drain: none\n"))
     methods = [method for method, _, _ in api.calls]
     assert methods == [
+        "inspect_image",
         "create_volume",
         "create_host_config",
         "create_container",
         "put_archive",
         "inspect_container",
     ]
-    identity, directory, packed = api.calls[3][1]
+    identity, directory, packed = api.calls[4][1]
     assert (identity, directory) == ("abc", "/etc")
     assert isinstance(packed, bytes)
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
@@ -187,10 +188,11 @@ def test_a_throw_away_cluster_makes_no_volume() -> None:
 
 
 def test_a_missing_image_says_where_it_comes_from() -> None:
-    api = SdkApi(create_container=docker.errors.ImageNotFound("no such image"))
+    api = SdkApi(inspect_image=docker.errors.ImageNotFound("no such image"))
     with pytest.raises(errors.P8sError, match="has no image p8s:latest") as raised:
         make_engine(api).create(clusters.Spec(name="dev"))
     assert "make image" in raised.value.hint
+    assert [method for method, _, _ in api.calls] == ["inspect_image"], "no volume is made"
 
 
 def test_an_image_is_found_without_asking_a_registry() -> None:
@@ -273,9 +275,13 @@ def test_an_engine_that_does_not_answer(error: Exception, monkeypatch: pytest.Mo
     with pytest.raises(errors.P8sError, match="no docker engine answers") as raised:
         make_engine(SdkApi(containers=error)).list_clusters()
     assert "DOCKER_HOST" in raised.value.hint
-    monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{fakes.free_port()}")
-    with pytest.raises(errors.P8sError, match="no docker engine answers"):
+    host = f"tcp://127.0.0.1:{fakes.free_port()}"
+    monkeypatch.setenv("DOCKER_HOST", host)
+    with pytest.raises(errors.P8sError) as raised:
         docker_host.connect()
+    assert raised.value.message == (
+        f"no docker engine answers: Connection refused (DOCKER_HOST={host})"
+    )
 
 
 @pytest.mark.parametrize(
@@ -288,9 +294,36 @@ def test_an_engine_that_does_not_answer(error: Exception, monkeypatch: pytest.Mo
     ],
 )
 def test_what_has_ended_meanwhile_is_no_error(method: str, error: Exception) -> None:
-    engine = make_engine(SdkApi(**{method: error}))
+    engine = make_engine(SdkApi(**{method: error}, logs=[b"p8s"]))
     actions = {"remove_container": engine.remove, "kill": engine.kill, "stop": engine.stop}
     actions[method](host_fakes.cluster())
+
+
+def test_it_is_stopped_when_it_can_hear_it() -> None:
+    said: list[bytes] = []
+
+    def speak() -> collections.abc.Iterator[bytes]:
+        said.append(b"setup")
+        yield said[0]
+        raise AssertionError("one line is enough")
+
+    class Api(SdkApi):
+        def stop(self, identity: str, *, timeout: int) -> None:
+            assert said, "a signal before the first line is lost"
+            self.calls.append(("stop", (identity,), {"timeout": timeout}))
+
+    api = Api(logs=speak())
+    make_engine(api).stop(host_fakes.cluster("dev"), seconds=3)
+    assert api.calls[-1] == ("stop", ("id-dev",), {"timeout": 3})
+
+
+@pytest.mark.parametrize(
+    "silence", [requests.ReadTimeout("too long"), refuse(500, "driver none"), not_found(), []]
+)
+def test_one_that_says_nothing_is_stopped_all_the_same(silence: object) -> None:
+    api = SdkApi(logs=silence)
+    make_engine(api).stop(host_fakes.cluster())
+    assert [method for method, _, _ in api.calls] == ["logs", "stop"]
 
 
 def test_another_conflict_is_an_error() -> None:
@@ -334,8 +367,12 @@ def test_a_missing_cluster_says_which_there_are() -> None:
             return [] if filters["label"].endswith("=other") else [{"Id": "abc"}]
 
     with pytest.raises(errors.P8sError, match="no cluster other") as raised:
-        make_engine(Api()).get("other")
+        make_engine(Api(volumes={"Volumes": None})).get("other")
     assert raised.value.hint == "there are: dev; choose with --name"
+    volumes = {"Volumes": [{"Name": "p8s-other", "Labels": {"p8s.cluster": "other"}}]}
+    with pytest.raises(errors.P8sError, match="the cluster other is stopped") as raised:
+        make_engine(Api(volumes=volumes)).get("other")
+    assert "p8s run --name other" in raised.value.hint
 
 
 @pytest.mark.parametrize("code", [0, 1])

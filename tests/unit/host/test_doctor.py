@@ -265,9 +265,9 @@ def test_a_port_that_is_asked_for_and_taken() -> None:
 
 
 def test_without_an_engine_nothing_else_is_said() -> None:
-    found = doctor.judge(doctor_facts.Facts(engine_error="no such file"), wanted())
+    found = doctor.judge(doctor_facts.Facts(engine_error="no engine: no such file"), wanted())
     assert [(finding.name, finding.level) for finding in found] == [("engine", ERROR)]
-    assert "no such file" in found[0].message
+    assert found[0].message == "no engine: no such file"
 
 
 def test_what_could_not_be_found_out_is_not_judged() -> None:
