@@ -185,9 +185,7 @@ class Etcd(etcd.Client):
         statuses: what `read_status` gives in turn; the last one is given ever after.
     """
 
-    def __init__(
-        self, *statuses: etcd.Status | errors.P8sError, answer: bool = False
-    ) -> None:
+    def __init__(self, *statuses: etcd.Status | errors.P8sError, answer: bool = False) -> None:
         self.answer = answer
         self.statuses = list(statuses) or [etcd_status()]
         self.calls: list[tuple[str, str]] = []
@@ -205,7 +203,6 @@ class Etcd(etcd.Client):
         self.calls.append(("put_into_empty", prefix))
         self.put.update(entries)
         return self.answer
-
 
     def read_status(self) -> etcd.Status:
         found = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
@@ -227,9 +224,7 @@ def etcd_status(
     revision: int = 1, *, size: int = 0, in_use: int = 0, quota: int = 2**31, full: bool = False
 ) -> etcd.Status:
     alarms = ("memberID:758 alarm:NOSPACE ",) if full else ()
-    return etcd.Status(
-        revision=revision, size=size, size_in_use=in_use, quota=quota, errors=alarms
-    )
+    return etcd.Status(revision=revision, size=size, size_in_use=in_use, quota=quota, errors=alarms)
 
 
 class Placeholder(ports.Placeholder):

@@ -130,6 +130,9 @@ def test_a_webhook_that_blocks_everything_blocks_neither_stop_nor_start(
             assert answer.status_code in (503, 504)
             assert "slow.example.com" in answer.json()["detail"]
             assert time.monotonic() - began < 10
+            # The Deployment is gone as asked, before the webhook held up its pods.
+            kubectl(*in_work, stdin=pods.web_deployment("web", replicas=3))
+            kubectl("--namespace=work", "rollout", "status", "deployment/web", "--timeout=60s")
             kubectl.apply(EVERYTHING)
             answer = node.post("/apply")
             assert answer.status_code == 502

@@ -101,7 +101,6 @@ def test_a_full_disk_refuses_and_loses_nothing(
         assert "no space left" in node.status()["missing"]["disk"]
         made += write_until_refused(client, "full")
         await_story(node, "disk: no space left", seconds=15)
-        time.sleep(5)  # etcd ends meanwhile, is given up and started again, in vain
         assert node.is_running()
 
         node.execute("rm", f"{STATE}/filler")
@@ -143,6 +142,7 @@ def refuse_a_start(volume: str) -> None:
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.skipif(ROUNDS < 2, reason="FAULT_ROUNDS is 1")
 def test_old_revisions_that_fill_etcd_are_cleared_away(tmp_path: pathlib.Path) -> None:
     with nodes.run("--etcd-quota=32Mi") as node:
         node.await_ready()

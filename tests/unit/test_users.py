@@ -197,9 +197,10 @@ def test_an_apiserver_that_does_not_show_the_name_is_told(
     )
 
 
-def test_a_damaged_file_of_names_is_told(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("text", ["", "[", "5", '{"a": 1}'], ids=repr)
+def test_a_damaged_file_of_names_is_told(tmp_path: pathlib.Path, text: str) -> None:
     run = make_run(tmp_path)
-    run.plan.paths.api_names.write_text("[")
+    run.plan.paths.api_names.write_text(text)
     with pytest.raises(errors.P8sError, match=r"api-names\.json is damaged"):
         credentials.write(run.plan, fresh=False)
 
