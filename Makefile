@@ -3,7 +3,7 @@ IMAGE ?= p8s:latest
 KUBERNETES ?= 1.37
 export IMAGE KUBERNETES
 PYTHON = .venv/bin/python
-.PHONY: help engine image up down check test test-faults bench bench-peers lock outdated clean
+.PHONY: help engine image up down check test test-faults soak bench bench-peers lock outdated clean
 .DEFAULT_GOAL = help
 
 help: ## this list
@@ -31,6 +31,9 @@ test: image check ## everything: lint, types, unit, contract and cluster tests o
 
 test-faults: image .venv/ready ## every fault FAULT_ROUNDS (20) times; build/faults.md has the times
 	FAULT_ROUNDS=$(or $(FAULT_ROUNDS),20) $(PYTHON) -m pytest tests/faults
+
+soak: image .venv/ready ## SOAK_MINUTES (30) of pods that come and go: what grows; docs/soak.md has a run
+	$(PYTHON) -m tests.soak --minutes=$(or $(SOAK_MINUTES),30)
 
 bench: image .venv/ready ## N (7) starts, stops and restarts, measured; STARTS=50: so many more starts in a row
 	$(PYTHON) -m tests.bench $(if $(N),--runs=$(N)) $(if $(STARTS),--starts=$(STARTS))

@@ -25,12 +25,16 @@ class Limits:
         host_memory: in bytes.
         processors: None where there is no limit below the host's own.
         host_processors: that the container sees.
+        pids: processes and threads; None where there is no limit below the host's own.
+        host_pids: as kubelet finds it.
     """
 
     memory: int | None
     host_memory: int
     processors: float | None
     host_processors: int
+    pids: int | None
+    host_pids: int
 
 
 def find(cgroups: pathlib.Path = CGROUPS, proc: pathlib.Path = pathlib.Path("/proc")) -> Limits:
@@ -45,6 +49,9 @@ def find(cgroups: pathlib.Path = CGROUPS, proc: pathlib.Path = pathlib.Path("/pr
     if not quota:
         quota = _read(cgroups / "cpu/cpu.cfs_quota_us")
         period = _read(cgroups / "cpu/cpu.cfs_period_us")
+    pids = _read(cgroups / "pids.max") or _read(cgroups / "pids/pids.max")
+    # Source: pkg/kubelet/stats/pidlimit/pidlimit_linux.go
+    host_pids = min(int(_read(proc / f"sys/kernel/{name}")) for name in ("pid_max", "threads-max"))
     # Without a limit version 2 says `max`, version 1 -1 or, of memory, a number beyond any host's.
     bytes_ = int(memory) if memory.isdigit() else host_memory
     processors = int(quota) / int(period) if quota.isdigit() else float(host_processors)
@@ -53,6 +60,8 @@ def find(cgroups: pathlib.Path = CGROUPS, proc: pathlib.Path = pathlib.Path("/pr
         host_memory=host_memory,
         processors=processors if processors < host_processors else None,
         host_processors=host_processors,
+        pids=int(pids) if pids.isdigit() and int(pids) < host_pids else None,
+        host_pids=host_pids,
     )
 
 
@@ -60,22 +69,32 @@ def _read(file: pathlib.Path) -> str:
     return file.read_text().strip() if file.exists() else ""
 
 
-def reserve(limits: Limits) -> dict[str, typing.Any]:
-    """What kubelet has to be told: it sees the host's memory and processors.
+def fit(config: dict[str, typing.Any], limits: Limits) -> dict[str, typing.Any]:
+    """Tell kubelet, which sees what the host has.
 
     With it a pod that asks for too much waits, one that takes too much is ended before anything of
     the cluster is, and kubelet evicts while there is still something left.
 
+    Args:
+        config: KubeletConfiguration.
+        limits: the container's.
+
     Returns:
-        Fields of KubeletConfiguration; none where there is no limit.
+        The configuration, changed where there is a limit.
     """
     reserved = {}
+    fitted = dict(config)
     if limits.memory is not None:
         beyond = limits.host_memory - limits.memory + OWN_MEMORY
         reserved["memory"] = f"{beyond // MIB}Mi"
     if limits.processors is not None:
         reserved["cpu"] = f"{round(1000 * (limits.host_processors - limits.processors))}m"
-    return {"systemReserved": reserved} if reserved else {}
+    if limits.pids is not None:
+        # Half is for what runs beside the pods: each pod has a shim of a dozen threads. The control
+        # plane is among the pods: no pod alone may take what is left.
+        reserved["pid"] = str(limits.host_pids - limits.pids // 2)
+        fitted["podPidsLimit"] = min(config["podPidsLimit"], limits.pids // 4)
+    return fitted | ({"systemReserved": reserved} if reserved else {})
 
 
 def find_lack(limits: Limits) -> str | None:

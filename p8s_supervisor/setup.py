@@ -64,7 +64,7 @@ def write_configuration(run: context.Context) -> None:
     own = limits.find()
     if (lack := limits.find_lack(own)) is not None:
         run.tell(lack)
-    kubelet = json.dumps(components.kubelet_config(plan) | limits.reserve(own), indent=2)
+    kubelet = json.dumps(limits.fit(components.kubelet_config(plan), own), indent=2)
     files.write(plan.paths.kubelet_config, kubelet, mode=0o600)
     audit.write_policy(plan.paths.audit_policy, plan.settings.audit)
     # A start of its own for each static pod, see STEPS: what an earlier start left goes first. Not
