@@ -56,7 +56,8 @@ def routes(
         )
         if int(netmask) == 0:
             gateway = str(hop) if int(hop) else None
-        elif int(hop) == 0 and interface != "lo":
+        # A single address is a pod's, where this is not the container's first sidecar.
+        elif int(hop) == 0 and interface != "lo" and int(netmask) != 0xFFFFFFFF:
             connected.append(ipaddress.IPv4Network(f"{target}/{netmask}"))
     return gateway, tuple(connected)
 
