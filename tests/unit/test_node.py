@@ -42,7 +42,7 @@ LINK_DEFAULT = "eth0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0"
             id="a network behind a gateway is not connected",
         ),
         pytest.param([LOOPBACK, CONNECTED], None, ["172.17.0.0/16"], id="loopback does not count"),
-        pytest.param([HOST], None, ["192.0.2.1/32"], id="a host route"),
+        pytest.param([HOST], None, [], id="a host route, which a pod has"),
         pytest.param([LINK_DEFAULT], None, [], id="a default route without a gateway"),
         pytest.param([], None, [], id="no network"),
     ],
