@@ -29,9 +29,9 @@ def populate(run: context.Context) -> bool:
         P8sError: etcd lost something, refused, or did not answer as it should.
     """
     store = credentials.connect_etcd(run.plan)
-    etcd_mark.check(run, await_status(run, store))
+    mark = etcd_mark.check(run, await_status(run, store))
     # Without a mark the first start ended before it had put the seed: now it can.
-    new = run.fresh or etcd_mark.read(run.plan.paths) is None
+    new = run.fresh or mark is None
     populated = (new and put_seed(run, store)) or store.has(SYSTEM_KEY)
     etcd_mark.begin(run, store)
     return populated

@@ -12,7 +12,8 @@ import pathlib
 import struct
 import typing
 
-_ENTRY = 2  # a record's type; others are of the log itself
+_ENTRY = 2  # a record's type
+_OF_THE_LOG = (1, 3, 4, 5)  # metadata, state, checksum, snapshot
 _MAGIC = 0xED0CDAED
 _LEAF = 0x02
 _PAGE, _ELEMENT = struct.Struct("<QHHI"), struct.Struct("<IIII")
@@ -41,7 +42,7 @@ def find_log_end(directory: pathlib.Path) -> int | None:
     if not files[-1].stat().st_size:
         return last
     with files[-1].open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for start, end in reversed(_list_records(data)):
+        for start, end in reversed(_list_records(data)[0]):
             record = _read_fields(data[start:end])
             if record.get(1) == _ENTRY:
                 entry = _read_fields(record.get(3, b""))
@@ -49,8 +50,24 @@ def find_log_end(directory: pathlib.Path) -> int | None:
     return last
 
 
-def _list_records(data: mmap.mmap) -> list[tuple[int, int]]:
-    """Where each record begins and ends; ends at the first that is not whole."""
+def has_entry(log: pathlib.Path) -> bool:
+    """Whether there is an entry in a file of the log; what cannot be made out counts as one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not log.stat().st_size:
+        return False
+    with log.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        records, at = _list_records(data)
+        rest = data[at : at + 8]
+        return (len(rest) == 8 and any(rest)) or any(
+            _read_fields(data[start:end]).get(1) not in _OF_THE_LOG for start, end in records
+        )
+
+
+def _list_records(data: mmap.mmap) -> tuple[list[tuple[int, int]], int]:
+    """Where each record begins and ends, up to the first that is not whole, and where that is."""
     found, at, size = [], 0, len(data)
     unpack = struct.Struct("<q").unpack_from
     while at + 8 <= size:
@@ -63,7 +80,7 @@ def _list_records(data: mmap.mmap) -> list[tuple[int, int]]:
             break
         found.append((at + 8, end))
         at = end + padding
-    return found
+    return found, at
 
 
 def _read_fields(message: bytes) -> dict[int, typing.Any]:

@@ -35,8 +35,11 @@ def write(places: paths.Paths, revision: int) -> None:
     files.write(places.etcd_mark, json.dumps({"revision": revision}) + "\n", durable=True)
 
 
-def check(run: context.Context, found: etcd.Status) -> None:
+def check(run: context.Context, found: etcd.Status) -> int | None:
     """Compare what etcd holds with the mark, before kube-apiserver serves it.
+
+    Returns:
+        The mark, see `read`.
 
     Raises:
         P8sError: etcd lost something.
@@ -50,6 +53,7 @@ def check(run: context.Context, found: etcd.Status) -> None:
             hint=f"put {places.etcd_data} back from a copy, as a whole; or remove "
             f"{places.etcd_mark} to go on with what is left",
         )
+    return mark
 
 
 def begin(run: context.Context, store: etcd.Client) -> None:

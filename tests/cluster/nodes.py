@@ -132,6 +132,28 @@ class Node:
 
 
 @contextlib.contextmanager
+def volume(*options: str) -> typing.Iterator[str]:
+    """A docker volume, gone at the end; `options` are more for `docker volume create`."""
+    name = unique("p8s-test")
+    docker("volume", "create", *options, name)
+    try:
+        yield name
+    finally:
+        docker("volume", "rm", "--force", name)
+
+
+@contextlib.contextmanager
+def network(*options: str) -> typing.Iterator[str]:
+    """A docker network, gone at the end; `options` are more for `docker network create`."""
+    name = unique("p8s-test")
+    docker("network", "create", *options, name)
+    try:
+        yield name
+    finally:
+        docker("network", "rm", name)
+
+
+@contextlib.contextmanager
 def run(
     *settings: str,
     options: typing.Sequence[str] = (),

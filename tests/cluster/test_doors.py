@@ -47,10 +47,8 @@ SHUT = (
 @pytest.fixture(scope="module")
 def network() -> typing.Iterator[str]:
     """A docker network of the tests' own."""
-    name = nodes.unique("p8s-test")
-    nodes.docker("network", "create", name)
-    yield name
-    nodes.docker("network", "rm", name)
+    with nodes.network() as name:
+        yield name
 
 
 @pytest.fixture(scope="module")

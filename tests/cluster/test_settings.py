@@ -26,10 +26,8 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def network() -> typing.Iterator[str]:
-    name = nodes.unique("p8s-test")
-    nodes.docker("network", "create", name)
-    yield name
-    nodes.docker("network", "rm", name)
+    with nodes.network() as name:
+        yield name
 
 
 @pytest.fixture(scope="module")

@@ -57,24 +57,11 @@ SLOW = webhook(
 
 
 @contextlib.contextmanager
-def volume() -> typing.Iterator[str]:
-    name = nodes.unique("p8s-test")
-    nodes.docker("volume", "create", name)
-    try:
-        yield name
-    finally:
-        nodes.docker("volume", "rm", "--force", name)
-
-
-@contextlib.contextmanager
 def network() -> typing.Iterator[tuple[str, tuple[str, str]]]:
     """A docker network, and two addresses in it."""
-    name, third = nodes.unique("p8s-test"), secrets.randbelow(256)
-    nodes.docker("network", "create", f"--subnet=10.213.{third}.0/24", name)
-    try:
+    third = secrets.randbelow(256)
+    with nodes.network(f"--subnet=10.213.{third}.0/24") as name:
         yield name, (f"10.213.{third}.10", f"10.213.{third}.20")
-    finally:
-        nodes.docker("network", "rm", name)
 
 
 def missing(node: nodes.Node) -> dict[str, str]:
@@ -99,7 +86,7 @@ def stop(node: nodes.Node, how: str) -> float:
 def test_a_webhook_that_blocks_everything_blocks_neither_stop_nor_start(
     make_kubectl: conftest.MakeKubectl,
 ) -> None:
-    with volume() as state, network() as (name, addresses):
+    with nodes.volume() as state, network() as (name, addresses):
         options = [f"--volume={state}:/var/lib/p8s", f"--network={name}"]
         setting = f"--drain-timeout={DRAIN_SECONDS:g}s"
         with nodes.run(setting, options=[*options, f"--ip={addresses[0]}"]) as node:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 import typing
 
@@ -12,12 +11,11 @@ import requests
 
 from p8s_supervisor import wait
 from tests.cluster import nodes
-from tests.faults import writer
+from tests.faults import measure, writer
 
 if typing.TYPE_CHECKING:
     import pathlib
 
-ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 STATE = "/var/lib/p8s"
 # Three log files of 64 MB each, the database, layers: what a cluster has, and some room.
 SIZE = "500m"
@@ -29,18 +27,16 @@ FILL = f"fallocate --length=$(($(stat -fc '%a * %S' {STATE}))) {STATE}/filler"
 @contextlib.contextmanager
 def small_volume() -> typing.Iterator[str]:
     """A volume of its own file system, in memory."""
-    name = nodes.unique("p8s-test-disk")
     options = ("type=tmpfs", "device=tmpfs", f"o=size={SIZE}")
-    nodes.docker("volume", "create", *(f"--opt={option}" for option in options), name)
-    # A tmpfs is there as long as a container has it.
-    keeper = nodes.docker(
-        "run", "--detach", f"--volume={name}:{STATE}", "--entrypoint=sleep", nodes.IMAGE, "3600"
-    ).strip()
-    try:
-        yield name
-    finally:
-        nodes.docker("rm", "--force", keeper)
-        nodes.docker("volume", "rm", "--force", name)
+    with nodes.volume(*(f"--opt={option}" for option in options)) as name:
+        # A tmpfs is there as long as a container has it.
+        keeper = nodes.docker(
+            "run", "--detach", f"--volume={name}:{STATE}", "--entrypoint=sleep", nodes.IMAGE, "3600"
+        ).strip()
+        try:
+            yield name
+        finally:
+            nodes.docker("rm", "--force", keeper)
 
 
 def connect(node: nodes.Node, folder: pathlib.Path, namespace: str = "default") -> writer.Client:
@@ -157,7 +153,7 @@ def refuse_a_start(volume: str) -> None:
     assert time.monotonic() - began < 10
 
 
-@pytest.mark.skipif(ROUNDS < 2, reason="FAULT_ROUNDS is 1")
+@pytest.mark.skipif(measure.ROUNDS < 2, reason="FAULT_ROUNDS is 1")
 def test_old_revisions_that_fill_etcd_are_cleared_away(tmp_path: pathlib.Path) -> None:
     with nodes.run("--etcd-quota=32Mi") as node:
         node.await_ready()
@@ -173,7 +169,7 @@ def test_old_revisions_that_fill_etcd_are_cleared_away(tmp_path: pathlib.Path) -
         node.await_ready(seconds=10)
 
 
-@pytest.mark.skipif(ROUNDS < 2, reason="FAULT_ROUNDS is 1")
+@pytest.mark.skipif(measure.ROUNDS < 2, reason="FAULT_ROUNDS is 1")
 def test_objects_that_fill_etcd_are_told_until_they_are_deleted(tmp_path: pathlib.Path) -> None:
     with nodes.run("--etcd-quota=32Mi") as node:
         node.await_ready()

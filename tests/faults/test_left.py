@@ -15,8 +15,8 @@ import pytest
 from p8s_supervisor import kube
 from tests.bench import workloads
 from tests.cluster import host, nodes, pods
+from tests.faults import measure
 
-ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 PROGRAM = str(pathlib.Path(sys.executable).with_name("p8s"))
 # The line of the story with which each phase of the start begins.
 BEGINNINGS = {
@@ -65,7 +65,7 @@ def test_killed_in_each_phase_of_the_start() -> None:
     since = time.time()
     with nodes.run() as node:
         kept = host.marks_at_rest(node)
-        for round_ in range(ROUNDS):
+        for round_ in range(measure.ROUNDS):
             for phase in BEGINNINGS:
                 if phase != "setup" or round_:
                     since = time.time()
@@ -79,7 +79,9 @@ def test_killed_in_each_phase_of_the_start() -> None:
     assert host.difference(before) == {}
 
 
-@pytest.mark.parametrize("phase", list(BEGINNINGS) if ROUNDS > 1 else ["apiserver", "readiness"])
+@pytest.mark.parametrize(
+    "phase", list(BEGINNINGS) if measure.ROUNDS > 1 else ["apiserver", "readiness"]
+)
 def test_the_sidecar_killed_in_a_phase_of_the_start(phase: str) -> None:
     """It goes on, or the container ends and says why; nothing is left either way."""
     before = host.picture()

@@ -6,9 +6,7 @@ run takes those that tell most; FAULT_ROUNDS=2 and more takes all.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import pathlib
 import textwrap
 import time
@@ -17,8 +15,8 @@ import typing
 import pytest
 
 from tests.cluster import nodes
+from tests.faults import measure
 
-ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 OBJECTS = 30
 # A refused start ends the container this soon; supervisord's attempts to start what fails are 7 s.
 REFUSED_SECONDS = 20.0
@@ -140,16 +138,6 @@ def in_volumes(command: str, *volumes: str) -> str:
     return nodes.docker("run", "--rm", "--entrypoint=sh", *mounts, nodes.IMAGE, "-ec", command)
 
 
-@contextlib.contextmanager
-def make_volume() -> typing.Iterator[str]:
-    name = nodes.unique("p8s-test-state")
-    nodes.docker("volume", "create", name)
-    try:
-        yield name
-    finally:
-        nodes.docker("volume", "rm", "--force", name)
-
-
 def write_objects(node: nodes.Node, prefix: str) -> None:
     items = "".join(
         f"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {prefix}-{number}}}\n"
@@ -174,7 +162,7 @@ COPY = f"""
 @pytest.fixture(scope="module")
 def whole() -> typing.Iterator[str]:
     """A volume with a cluster that was stopped in order; in .old etcd as it was before."""
-    with make_volume() as volume:
+    with nodes.volume() as volume:
         with nodes.run(options=[f"--volume={volume}:{STATE}"]) as node:
             node.await_ready()
             write_objects(node, "first")
@@ -186,11 +174,11 @@ def whole() -> typing.Iterator[str]:
 
 @pytest.mark.parametrize(
     "damage",
-    [damage for damage in DAMAGES if damage.often or ROUNDS > 1],
+    [damage for damage in DAMAGES if damage.often or measure.ROUNDS > 1],
     ids=lambda damage: damage.name.replace(" ", "-"),
 )
 def test_damage(whole: str, damage: Damage) -> None:
-    with make_volume() as volume:
+    with nodes.volume() as volume:
         copy = "cp -a --sparse=always /v0/. /v1/; cd /v1"
         in_volumes(f"{copy}; {damage.command}", whole, volume)
         before = in_volumes("cd /v0; ls etcd/member/wal/*.wal 2>&1 || true", volume)
@@ -219,12 +207,12 @@ def test_the_table_has_each_name_once() -> None:
     assert len({damage.name for damage in DAMAGES}) == len(DAMAGES)
 
 
-@pytest.mark.skipif(ROUNDS < 2, reason="FAULT_ROUNDS is 1")
+@pytest.mark.skipif(measure.ROUNDS < 2, reason="FAULT_ROUNDS is 1")
 def test_a_new_log_is_made_from_the_database_as_the_docs_say(whole: str) -> None:
     text = (pathlib.Path(__file__).parents[2] / "docs/reliability.md").read_text()
     command = text.partition("--entrypoint sh p8s -ec '")[2].partition("'")[0]
     assert "etcdutl snapshot restore" in command
-    with make_volume() as volume:
+    with nodes.volume() as volume:
         copy = "cp -a --sparse=always /v0/. /v1/; cd /v1"
         in_volumes(f"{copy}; {cut_log(20_000)}", whole, volume)
         nodes.docker(
@@ -237,9 +225,9 @@ def test_a_new_log_is_made_from_the_database_as_the_docs_say(whole: str) -> None
             assert len(list_objects(node)) == 3 * OBJECTS
 
 
-@pytest.mark.skipif(ROUNDS < 2, reason="FAULT_ROUNDS is 1")
+@pytest.mark.skipif(measure.ROUNDS < 2, reason="FAULT_ROUNDS is 1")
 def test_a_loss_that_is_accepted_is_started_with(whole: str) -> None:
-    with make_volume() as volume:
+    with nodes.volume() as volume:
         in_volumes(
             "cp -a --sparse=always /v0/. /v1/; cd /v1; rm -r etcd; mv .old etcd; rm etcd-mark.json",
             whole,
