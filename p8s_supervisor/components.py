@@ -69,6 +69,7 @@ def leaves(plan: Plan, names: tuple[str, ...] = ()) -> list[pki.Leaf]:
         "127.0.0.1",
         address,
         plan.settings.kubernetes_service_ip,
+        plan.settings.pod_gateway,
         server,
         *plan.settings.extra_sans,
         *names,

@@ -31,6 +31,7 @@ def values(plan: components.Plan) -> dict[str, str]:
         "KUBE_SCHEDULER": json.dumps(components.kube_scheduler(plan)),
         "AUDIT_MOUNTS": audit_mounts,
         "AUDIT_VOLUMES": audit_volumes,
+        "API_ADDRESS": chosen.pod_gateway,
         "API_PORT": str(chosen.api_port),
         "POD_CIDR": str(chosen.pod_cidr),
         "CLUSTER_DOMAIN": chosen.cluster_domain,

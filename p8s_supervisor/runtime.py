@@ -40,6 +40,8 @@ disabled_plugins = [
     bin_dirs = ["/opt/cni/bin"]
     conf_dir = "{plan.paths.cni_config.parent}"
     max_conf_num = 1
+    # containerd sets the loopback up itself: no plugin is started for it.
+    use_internal_loopback = true
   [plugins."io.containerd.cri.v1.runtime".containerd]
     default_runtime_name = "crun"
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun]

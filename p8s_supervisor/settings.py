@@ -84,7 +84,7 @@ class Settings:
         "how long the components' certificates are good for; they are renewed at two thirds of it",
     )
     max_container_restart_period: float = _row(
-        "2s",
+        "1s",
         parsers.parse_restart_period,
         "the longest that kubelet waits before it starts a container again that has ended twice "
         "(crashLoopBackOff.maxContainerRestartPeriod); Kubernetes' own is 5m, from 10s on",
@@ -118,6 +118,11 @@ class Settings:
     def dns_service_ip(self) -> str:
         """The second address of the service range."""
         return str(self.service_cidr[2])
+
+    @property
+    def pod_gateway(self) -> str:
+        """The first address of the pods' range: the node as pods see it, at whatever address it is."""
+        return str(self.pod_cidr[1])
 
     @property
     def host_server(self) -> str:

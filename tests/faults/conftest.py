@@ -59,10 +59,11 @@ class Workload:
         """Make them, and wait until they answer."""
         self.kubectl("create", "namespace", self.namespace)
         self.kubectl("config", "set-context", "--current", f"--namespace={self.namespace}")
+        alone = pods.web_pod("alone")
+        host_ip = {"fieldRef": {"fieldPath": "status.hostIP"}}
+        alone["spec"]["containers"][0]["env"] = [{"name": "HOST_IP", "valueFrom": host_ip}]
         self.kubectl.apply(
-            pods.web_deployment("web", replicas=REPLICAS),
-            pods.service("web"),
-            pods.web_pod("alone"),
+            pods.web_deployment("web", replicas=REPLICAS), pods.service("web"), alone
         )
         self.await_answers()
 

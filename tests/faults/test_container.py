@@ -79,12 +79,13 @@ def test_docker_kill_and_docker_start(
 
 
 def check_address(workload: conftest.Workload) -> None:
-    """Node and endpoints have the container's address of now."""
+    """Node, endpoints and what pods are told are the container's address of now."""
     address, kubectl = workload.node.address, workload.kubectl
     found = kubectl.get("node", "p8s")["status"]["addresses"]
     assert {"type": "InternalIP", "address": address} in found
     slices = kubectl.get("endpointslices", "kubernetes", "--namespace=default")
     assert slices["endpoints"][0]["addresses"] == [address]
+    assert kubectl("exec", "alone", "--", "printenv", "HOST_IP").strip() == address
 
 
 @pytest.mark.timeout(60 + 60 * measure.ROUNDS)

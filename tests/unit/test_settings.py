@@ -33,7 +33,7 @@ DEFAULTS = {
     "status_interval": 60.0,
     "failure_bundle": "false",
     "cert_lifetime": 31536000.0,
-    "max_container_restart_period": 2.0,
+    "max_container_restart_period": 1.0,
     "manifests": pathlib.PurePosixPath("/etc/p8s/manifests"),
     "audit": "none",
     "verbosity": 1,

@@ -2,7 +2,7 @@ module p8s/coredns
 
 go 1.26.0
 
-toolchain go1.26.8
+toolchain go1.26.11
 
 require github.com/coredns/coredns v1.15.0
 

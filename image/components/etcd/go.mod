@@ -2,7 +2,7 @@ module p8s/etcd
 
 go 1.26.0
 
-toolchain go1.26.8
+toolchain go1.26.11
 
 require (
 	github.com/spf13/cobra v1.10.2

@@ -2,7 +2,7 @@ module p8s/kubernetes
 
 go 1.26.0
 
-toolchain go1.26.8
+toolchain go1.26.11
 
 godebug default=go1.26
 
