@@ -17,10 +17,10 @@ ARG TARGETARCH
 ENV GOARCH=$TARGETARCH
 WORKDIR /src
 
-# --- Kubernetes: one multi-call binary.
+# --- Kubernetes: one multi-call binary. A minor's directory may have a main.go of its own.
 FROM go AS kubernetes
 ARG KUBERNETES
-COPY image/components/settle.go image/components/kubernetes/${KUBERNETES}/ ./
+COPY image/components/settle.go image/components/kubernetes/main.go image/components/kubernetes/${KUBERNETES}/ ./
 RUN --mount=type=cache,id=p8s-gomod,target=/go/pkg/mod \
     --mount=type=cache,id=p8s-gobuild,target=/root/.cache/go-build \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
@@ -144,11 +144,12 @@ COPY --from=python /out/usr /usr
 COPY --from=facts /facts /usr/share/p8s
 WORKDIR /usr/local/lib/python3.13/dist-packages/p8s_supervisor
 COPY p8s_supervisor/manifests/ manifests/
-COPY p8s_supervisor/__init__.py p8s_supervisor/audit.py p8s_supervisor/commands.py p8s_supervisor/components.py p8s_supervisor/credentials.py \
+COPY p8s_supervisor/__init__.py p8s_supervisor/audit.py p8s_supervisor/commands.py p8s_supervisor/component_files.py \
+     p8s_supervisor/components.py p8s_supervisor/credentials.py \
      p8s_supervisor/dns.py p8s_supervisor/errors.py p8s_supervisor/etcd.py p8s_supervisor/files.py \
      p8s_supervisor/kube.py p8s_supervisor/kubeconfig.py p8s_supervisor/make_seed.py p8s_supervisor/manifests.py \
-     p8s_supervisor/node.py p8s_supervisor/parsers.py p8s_supervisor/paths.py p8s_supervisor/pki.py \
-     p8s_supervisor/probes.py p8s_supervisor/processes.py p8s_supervisor/seed.py p8s_supervisor/settings.py \
+     p8s_supervisor/node.py p8s_supervisor/origins.py p8s_supervisor/overrides.py p8s_supervisor/parsers.py p8s_supervisor/paths.py p8s_supervisor/pki.py \
+     p8s_supervisor/probes.py p8s_supervisor/processes.py p8s_supervisor/reserved.py p8s_supervisor/seed.py p8s_supervisor/settings.py p8s_supervisor/sources.py \
      p8s_supervisor/wait.py ./
 RUN python3 -P -s -m p8s_supervisor.make_seed /seed.json
 

@@ -1,9 +1,12 @@
 # p8s. `make up` runs a cluster, `make test` tests it; both bring what they need. IMAGE, KUBERNETES and P8S_* are settings.
-IMAGE ?= p8s:latest
-KUBERNETES ?= 1.37
+# Minors of Kubernetes, the newest last: it is the default.
+MINORS := $(shell cd image/components/kubernetes && ls -d [0-9]* | sort -V)
+tag = p8s:$(if $(filter $(lastword $(MINORS)),$1),latest,$1)
+KUBERNETES ?= $(lastword $(MINORS))
+IMAGE ?= $(call tag,$(KUBERNETES))
 export IMAGE KUBERNETES
 PYTHON = .venv/bin/python
-.PHONY: help engine image up down check test test-faults soak bench bench-peers lock outdated clean
+.PHONY: help engine image up down check test test-faults test-minors conformance soak bench bench-peers lock bump outdated clean
 .DEFAULT_GOAL = help
 
 help: ## this list
@@ -32,6 +35,16 @@ test: image check ## everything: lint, types, unit, contract and cluster tests o
 test-faults: image .venv/ready ## every fault FAULT_ROUNDS (20) times; build/faults.md has the times
 	FAULT_ROUNDS=$(or $(FAULT_ROUNDS),20) $(PYTHON) -m pytest tests/faults
 
+# Starts from both contents of etcd, workloads and their network, and the upgrade from the minor before.
+SMOKE = tests/cluster/test_seed.py tests/cluster/test_workloads.py tests/cluster/test_versions.py
+test-minors: $(MINORS:%=smoke-%) ## what tells most of the cluster tests, on every minor; builds the images
+smoke-%: engine .venv/ready
+	@IMAGE=$(call tag,$*) KUBERNETES=$* scripts/build-image.sh
+	IMAGE=$(call tag,$*) $(PYTHON) -m pytest $(SMOKE)
+
+conformance: image .venv/ready ## Kubernetes' own conformance tests, all that one node can run; MINUTES=55: so long, then again
+	$(PYTHON) -m tests.conformance $(if $(MINUTES),--minutes=$(MINUTES))
+
 soak: image .venv/ready ## SOAK_MINUTES (30) of pods that come and go: what grows; docs/soak.md has a run
 	$(PYTHON) -m tests.soak --minutes=$(or $(SOAK_MINUTES),30)
 
@@ -46,6 +59,9 @@ bench-peers: image .venv/ready ## N (3) starts and 100 pods in turns with kubead
 
 lock: ## raise the Python pins to the newest
 	@scripts/lock.sh
+
+bump: ## raise every minor of Kubernetes to its newest patch release; KUBERNETES=1.38: that one, new or not
+	@scripts/bump.sh $(if $(filter file,$(origin KUBERNETES)),,$(KUBERNETES))
 
 outdated: .venv/ready ## pins with a newer patch release, and known holes where a database answers
 	@$(PYTHON) scripts/outdated.py --audit

@@ -21,13 +21,16 @@ import typing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMPONENTS = ROOT / "image/components"
-# What each go.mod is there for. The others of its requirements are the module's own.
+# Directory → what its go.mod is there for. The others of its requirements are the module's own.
 MODULES = {
-    "k8s.io/kubernetes": f"kubernetes/{os.environ.get('KUBERNETES', '1.37')}",
-    "go.etcd.io/etcd/server/v3": "etcd",
-    "github.com/containerd/containerd/v2": "containerd",
-    "github.com/coredns/coredns": "coredns",
-    "github.com/containernetworking/plugins": "cni",
+    **{
+        f"kubernetes/{found.name}": "k8s.io/kubernetes"
+        for found in COMPONENTS.glob("kubernetes/[0-9]*")
+    },
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "containerd": "github.com/containerd/containerd/v2",
+    "coredns": "github.com/coredns/coredns",
+    "cni": "github.com/containernetworking/plugins",
 }
 UPGRADES = "apt-get -qq -o APT::Update::Error-Mode=any update && apt-get -s -qq dist-upgrade"
 # (what, pinned, newest)
@@ -50,9 +53,9 @@ def find_newest(pinned: str, released: list[str]) -> str:
     return max([pinned, *patches], key=lambda version: int(version.rpartition(".")[2]))
 
 
-def look_at_module(module: str, directory: str) -> Rows:
+def look_at_module(directory: str) -> Rows:
     """A component's main module, and the toolchain that it is built with."""
-    place = COMPONENTS / directory
+    module, place = MODULES[directory], COMPONENTS / directory
     text = (place / "go.mod").read_text()
     pinned = re.findall(rf"^(?:require)?\s*{re.escape(module)} (v\S+)", text, re.MULTILINE)[0]
     go = re.findall(r"^(?:toolchain go|go )(\S+)", text, re.MULTILINE)[-1]
@@ -64,6 +67,19 @@ def look_at_module(module: str, directory: str) -> Rows:
         (module, pinned, find_newest(pinned, versions)),
         (f"Go of {directory}", go, find_newest(go, released)),
     ]
+
+
+def look_at_minors() -> Rows:
+    """The newest minor of Kubernetes that there is a go.mod for."""
+    own = (directory.partition("/")[2] for directory in MODULES if "/" in directory)
+    asked = run("go", "list", "-m", "-versions", "k8s.io/kubernetes")
+    released = re.findall(r" v(1\.\d+)\.\d+(?= |$)", asked.strip())
+    newest = max(own, key=_by_number)
+    return [("Kubernetes' newest minor", newest, max([newest, *released], key=_by_number))]
+
+
+def _by_number(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
 
 
 def look_at_python() -> Rows:
@@ -115,7 +131,7 @@ def audit_go() -> Rows:
     """What govulncheck knows of the components' modules, used or not."""
     tool = ("go", "run", "golang.org/x/vuln/cmd/govulncheck@latest", "-scan=module", "-format=json")
     holes = set()
-    for directory in MODULES.values():
+    for directory in MODULES:
         told, decoder = run(*tool, directory=COMPONENTS / directory), json.JSONDecoder()
         while told := told.lstrip():
             message, end = decoder.raw_decode(told)
@@ -130,10 +146,9 @@ def audit_go() -> Rows:
 def main(arguments: list[str]) -> int:
     """Ask all at once, tell, and give the exit code."""
     looks: dict[str, typing.Callable[[], Rows]] = {
-        module: functools.partial(look_at_module, module, place)
-        for module, place in MODULES.items()
+        directory: functools.partial(look_at_module, directory) for directory in sorted(MODULES)
     }
-    looks |= {"Python": look_at_python, "Debian": look_at_debian}
+    looks |= {"minors": look_at_minors, "Python": look_at_python, "Debian": look_at_debian}
     if "--audit" in arguments:
         looks |= {"pip-audit": audit_python, "govulncheck": audit_go}
     code = 0

@@ -38,12 +38,41 @@ def test_every_component_s_pins_are_found(
 ) -> None:
     look = script["look_at_module"]
     monkeypatch.setitem(look.__globals__, "run", lambda *_, **__: "module v0.0.1")
-    found = {module: look(module, place) for module, place in script["MODULES"].items()}
-    assert len(found) == 5
-    for module, (own, toolchain) in found.items():
+    modules = script["MODULES"]
+    minors = {place.removeprefix("kubernetes/") for place in modules if "/" in place}
+    assert len(minors) == 3
+    assert set(modules) - {f"kubernetes/{minor}" for minor in minors} == {
+        "etcd",
+        "containerd",
+        "coredns",
+        "cni",
+    }
+    for place, module in modules.items():
+        own, toolchain = look(place)
         assert own[0] == module
         assert own[1].startswith("v")
+        if "/" in place:
+            assert own[1].startswith(f"v{place.removeprefix('kubernetes/')}.")
         assert toolchain[1].count(".") == 2
+
+
+@pytest.mark.parametrize(
+    ("released", "newest"),
+    [
+        pytest.param("v1.36.3 v1.37.2", "1.37", id="the newest"),
+        pytest.param("v1.9.11 v1.37.2 v1.38.0", "1.38", id="a newer one"),
+        pytest.param("v1.37.2 v1.38.0-rc.1", "1.37", id="no release yet"),
+        pytest.param("", "1.37", id="a list that lacks it"),
+    ],
+)
+def test_a_minor_that_is_not_here_is_told(
+    script: dict[str, typing.Any], monkeypatch: pytest.MonkeyPatch, released: str, newest: str
+) -> None:
+    look = script["look_at_minors"]
+    modules = {"kubernetes/1.9": "", "kubernetes/1.37": "", "etcd": ""}
+    monkeypatch.setitem(look.__globals__, "MODULES", modules)
+    monkeypatch.setitem(look.__globals__, "run", lambda *_: f"k8s.io/kubernetes {released}\n")
+    assert look() == [("Kubernetes' newest minor", "1.37", newest)]
 
 
 NEWEST = [("etcd", "v3.6.16", "v3.6.16")]
@@ -81,7 +110,8 @@ def test_the_exit_code_tells_the_worst(
         return look
 
     main = script["main"]
-    for name, rows in (("module", module), ("debian", debian), ("python", NEWEST)):
+    others = (("minors", NEWEST), ("python", NEWEST))
+    for name, rows in (("module", module), ("debian", debian), *others):
         monkeypatch.setitem(main.__globals__, f"look_at_{name}", answer(rows))
     assert main([]) == code
     assert told in capsys.readouterr().out
