@@ -101,9 +101,10 @@ class Access:
             return Refusal(401, "a token is needed", "send `Authorization: Bearer $P8S_API_TOKEN`")
         hint = (
             "send `Authorization: Bearer TOKEN`; set it with P8S_API_TOKEN, or read the one of "
-            "this start from /run/p8s/token in the node"
+            "this start from /run/p8s/token in the node; the host needs none where the port is "
+            "published at 127.0.0.1 alone"
         )
-        return Refusal(401, f"{caller.address} is not the host: a token is needed", hint)
+        return Refusal(401, f"{caller.address} may not be the host: a token is needed", hint)
 
     def _has_token(self, caller: Caller) -> bool:
         scheme, _, given = caller.authorization.partition(" ")

@@ -6,7 +6,7 @@ import collections.abc
 import dataclasses
 import time
 
-from p8s_supervisor import admission, context, errors, kube, manifests, wait
+from p8s_supervisor import admission, component_files, context, errors, kube, manifests, wait
 
 # How long the kinds of a new CustomResourceDefinition may take to be served.
 DEFINITION_SECONDS = 5.0
@@ -150,7 +150,7 @@ def apply_add_ons(
     items = [
         Item(file=file, manifest=manifest)
         for file, found in manifests.add_ons_by_file(manifests.values(run.plan)).items()
-        for manifest in found
+        for manifest in component_files.change_add_ons(run.plan, found)
     ]
     outcome = apply(client, items, seconds=seconds, longest=longest)
     note(run, ADD_ONS, outcome.by_file())

@@ -102,8 +102,9 @@ def mounts(level: str, *, policy: pathlib.Path, log: pathlib.Path) -> tuple[str,
         {"name": "audit-policy", "hostPath": {"path": str(policy), "type": "File"}},
         {"name": "logs", "hostPath": {"path": str(log.parent), "type": "DirectoryOrCreate"}},
     ]
-    return _items(inside, indent=4), _items(outside, indent=2)
+    return to_items(inside, indent=4), to_items(outside, indent=2)
 
 
-def _items(made: list[dict[str, typing.Any]], *, indent: int) -> str:
+def to_items(made: list[dict[str, typing.Any]], *, indent: int) -> str:
+    """Objects as items of a YAML list, behind the indent of the first."""
     return f"\n{' ' * indent}".join(f"- {json.dumps(item)}" for item in made)

@@ -11,6 +11,7 @@ from p8s_supervisor import (
     applying,
     commands,
     completion,
+    component_files,
     content,
     context,
     credentials,
@@ -25,6 +26,7 @@ from p8s_supervisor import (
     paths,
     ports,
     probes,
+    rollout,
     setup,
     status,
 )
@@ -98,7 +100,7 @@ def start_processes(run: context.Context, monitor: health.Monitor) -> None:
         "containerd's socket",
         lambda: probes.unix_socket(str(run.plan.paths.containerd_socket)),
     )
-    run.attempts = {name: gates.last_attempt(run.plan.paths, name) for name in probes.STATIC_PODS}
+    gates.begin(run)
     if run.fresh:
         # Before kubelet: a client that is refused waits for seconds before it tries again. Not
         # where there are pods' volumes from before: kubelet then asks for the node before it mounts
@@ -145,10 +147,11 @@ def start_apiserver(run: context.Context, monitor: health.Monitor) -> None:
     It is waited for until it is ready, or where etcd has a cluster's content only until it answers
     anything: it says that it is ready a second later, without need.
     """
-    client = connect(run)
     if run.placeholder is not None:
         gates.pass_gate(run, "kube-apiserver", "kube-apiserver's port", run.placeholder.find_other)
         run.placeholder.close()
+    # Not before: whoever asks for /status would wait at the placeholder too.
+    client = connect(run)
     awaited, probe = "/readyz", probes.apiserver
     if run.populated:
         awaited, probe = "first answer", probes.apiserver_answers
@@ -191,13 +194,16 @@ def apply_manifests(run: context.Context, monitor: health.Monitor) -> None:
     """
     client = connect(run)
     if not run.fresh:
+        before = rollout.read(client)
         applying.apply_add_ons(
             run, client, seconds=completion.START_SECONDS, longest=completion.START_SECONDS
         )
+        rollout.replace(run, client, before)
         if run.refused:
             run.tell("the start is complete when these are applied; it goes on as far as it can")
         return
-    for manifest in manifests.add_ons(manifests.values(run.plan)):
+    made = manifests.add_ons(manifests.values(run.plan))
+    for manifest in component_files.change_add_ons(run.plan, made):
         client.apply(manifest)
 
 
@@ -236,6 +242,7 @@ def await_ready(run: context.Context, monitor: health.Monitor) -> None:
         if run.fresh or not run.refused or not isinstance(error.__cause__, errors.WaitTimeoutError):
             raise
         run.tell(f"the start is not complete: {error.__cause__.reason}")
+    gates.refuse_unknown_fields(run)
     completion.announce(run)
 
 

@@ -15,7 +15,7 @@ import tarfile
 import time
 import typing
 
-from p8s_supervisor import commands, context, errors, health, kube, report
+from p8s_supervisor import commands, context, errors, health, kube, registries, report
 
 FILE = "bundle.tar.gz"
 # Bounds: of the end of each log, of all logs, of the objects of one kind, and of the time after
@@ -188,7 +188,8 @@ def _learn_secrets(run: context.Context, bundle: Bundle) -> bool:
     Returns:
         Whether objects may be shown: not where copies of Secrets in them would not be known.
     """
-    bundle.scrubber.add(run.token.encode())
+    for word in (run.token, *registries.list_secrets(run.plan)):
+        bundle.scrubber.add(word.encode())
     paths = run.plan.paths
     for file in (*paths.authorities.glob("*.key"), *paths.pki.glob("*.key")):
         try:

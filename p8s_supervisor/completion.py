@@ -5,7 +5,16 @@ from __future__ import annotations
 import collections.abc
 import threading
 
-from p8s_supervisor import admission, applying, context, gates, health, kube, user_manifests
+from p8s_supervisor import (
+    admission,
+    applying,
+    context,
+    gates,
+    health,
+    kube,
+    user_images,
+    user_manifests,
+)
 
 ADMISSION = "admission"
 # Between two looks, and between two attempts to apply: at first, and at most.
@@ -48,9 +57,11 @@ def look_at_admission(
 
 
 def announce(run: context.Context) -> None:
-    """Say that the user's manifests are still to come: /ready must not be green before."""
+    """Say that the user's manifests and images are still to come: /ready is not green before."""
     if user_manifests.is_asked(run):
         run.refused[user_manifests.PREFIX] = "they are not applied yet"
+    if user_images.is_asked(run):
+        run.refused[user_images.PREFIX] = "they are not loaded yet"
 
 
 def start(
@@ -111,6 +122,8 @@ def attempt(run: context.Context, client: kube.Client) -> None:
         longest = admission.LONGEST_SECONDS
         if _is_refused(run, applying.ADD_ONS):
             applying.apply_add_ons(run, client, seconds=ATTEMPT_SECONDS, longest=longest)
+        if _is_refused(run, user_images.PREFIX):
+            user_images.load(run)
         if _is_refused(run, user_manifests.PREFIX):
             user_manifests.apply(run, client, seconds=ATTEMPT_SECONDS, longest=longest)
 

@@ -5,12 +5,14 @@ Pure: from settings, facts and paths to text. A flag is one line here.
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
+import functools
 import shlex
 import typing
 import urllib.parse
 
-from p8s_supervisor import audit, node, paths, pki, settings
+from p8s_supervisor import audit, node, overrides, parsers, paths, pki, settings
 
 BIN = "/usr/local/bin"
 ETCD_URL = "https://127.0.0.1:2379"
@@ -27,26 +29,44 @@ TLS_CIPHERS = (
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
 )
 
-# Where kube-apiserver answers who shows no credentials, if RBAC lets him: kubelet's probes, a load
-# balancer's, and whoever checks the tokens of service accounts, which needs a role binding too.
-OPEN_PATHS = (
-    "/healthz",
-    "/livez",
-    "/readyz",
-    "/version",
-    "/version/",
-    "/.well-known/openid-configuration",
-    "/openid/v1/jwks",
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the components' configuration is made from."""
+    """What the components' configuration is made from; `files` are of `overrides.read_files`."""
 
     settings: settings.Settings
     facts: node.Facts
     paths: paths.Paths
+    files: collections.abc.Mapping[str, typing.Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def given(self) -> tuple[overrides.Entry, ...]:
+        """The flags and fields that the user gives."""
+        return overrides.with_gates(self.settings.extra_config, self.settings.feature_gates)
+
+    @property
+    def audit(self) -> str:
+        """The setting `audit`; with a policy of the user's there is a log in any case."""
+        own = overrides.AUDIT_POLICY in self.files
+        return overrides.AUDIT_POLICY if own else self.settings.audit
+
+    def configures(self, component: str) -> bool:
+        """Whether the user gives anything of a component's configuration."""
+        fields = (entry.is_field for entry in self.given if entry.component == component)
+        return f"{component}.yaml" in self.files or any(fields)
+
+
+Maker = collections.abc.Callable[[Plan], list[str]]
+
+
+def _open_to_users(make: Maker) -> Maker:
+    """A component's command with the user's flags in place of those here."""
+
+    @functools.wraps(make)
+    def made(plan: Plan) -> list[str]:
+        return overrides.merge_flags(make(plan), plan.given)
+
+    return made
 
 
 def leaves(plan: Plan, names: tuple[str, ...] = ()) -> list[pki.Leaf]:
@@ -56,7 +76,7 @@ def leaves(plan: Plan, names: tuple[str, ...] = ()) -> list[pki.Leaf]:
         plan: settings and facts.
         names: more names for kube-apiserver's certificate, see `users.kubeconfig_for`.
     """
-    node_name, address = plan.settings.node_name, plan.facts.address
+    node_name, addresses = plan.settings.node_name, node_addresses(plan)
     domain = plan.settings.cluster_domain
     server = urllib.parse.urlsplit(plan.settings.host_server).hostname or ""
     api_names = (
@@ -67,7 +87,7 @@ def leaves(plan: Plan, names: tuple[str, ...] = ()) -> list[pki.Leaf]:
         "localhost",
         node_name,
         "127.0.0.1",
-        address,
+        *addresses,
         plan.settings.kubernetes_service_ip,
         plan.settings.pod_gateway,
         server,
@@ -97,7 +117,7 @@ def leaves(plan: Plan, names: tuple[str, ...] = ()) -> list[pki.Leaf]:
             authority=cluster,
             common_name=f"system:node:{node_name}",
             organization="system:nodes",
-            sans=(node_name, address, *local),
+            sans=(node_name, *addresses, *local),
             client=False,
         ),
         pki.Leaf(
@@ -144,6 +164,7 @@ KUBECONFIGS = {
 }
 
 
+@_open_to_users
 def etcd(plan: Plan) -> list[str]:
     """etcd: one member, mutual TLS, on loopback."""
     crypto = plan.paths.pki
@@ -180,6 +201,7 @@ def containerd(plan: Plan) -> list[str]:
     return [f"{BIN}/containerd", f"--config={plan.paths.containerd_config}"]
 
 
+@_open_to_users
 def kubelet(plan: Plan) -> list[str]:
     """kubelet, with the configuration of `kubelet_config`."""
     return [
@@ -188,11 +210,12 @@ def kubelet(plan: Plan) -> list[str]:
         f"--kubeconfig={plan.paths.kubernetes}/kubelet.conf",
         f"--root-dir={plan.paths.kubelet_root}",
         f"--hostname-override={plan.settings.node_name}",
-        f"--node-ip={plan.facts.address}",
+        f"--node-ip={','.join(node_addresses(plan))}",
         f"--v={plan.settings.verbosity}",
     ]
 
 
+@_open_to_users
 def kube_apiserver(plan: Plan) -> list[str]:
     """kube-apiserver."""
     crypto, kept, chosen = plan.paths.pki, plan.paths.authorities, plan.settings
@@ -236,11 +259,12 @@ def kube_apiserver(plan: Plan) -> list[str]:
         f"--service-account-issuer=https://kubernetes.default.svc.{chosen.cluster_domain}",
         f"--service-account-key-file={kept}/sa.pub",
         f"--service-account-signing-key-file={kept}/sa.key",
-        *audit.flags(chosen.audit, policy=plan.paths.audit_policy, log=plan.paths.audit_log),
+        *audit.flags(plan.audit, policy=plan.paths.audit_policy, log=plan.paths.audit_log),
         f"--v={chosen.verbosity}",
     ]
 
 
+@_open_to_users
 def kube_controller_manager(plan: Plan) -> list[str]:
     """kube-controller-manager."""
     crypto, kept, chosen = plan.paths.pki, plan.paths.authorities, plan.settings
@@ -261,8 +285,7 @@ def kube_controller_manager(plan: Plan) -> list[str]:
         "--terminated-pod-gc-threshold=1000",
         "--allocate-node-cidrs=true",
         f"--cluster-cidr={chosen.pod_cidr}",
-        # One node: it gets the whole range.
-        f"--node-cidr-mask-size={chosen.pod_cidr.prefixlen}",
+        *node_cidr_sizes(chosen.pod_cidr),
         f"--service-cluster-ip-range={chosen.service_cidr}",
         "--cluster-name=p8s",
         f"--client-ca-file={crypto}/ca.crt",
@@ -276,34 +299,39 @@ def kube_controller_manager(plan: Plan) -> list[str]:
     ]
 
 
+def node_cidr_sizes(pods: parsers.Ranges) -> list[str]:
+    """kube-controller-manager's flags for the one node, which gets the whole range."""
+    if pods.ipv6 is None:
+        return [f"--node-cidr-mask-size={pods.ipv4.prefixlen}"]
+    return [
+        f"--node-cidr-mask-size-ipv4={pods.ipv4.prefixlen}",
+        f"--node-cidr-mask-size-ipv6={pods.ipv6.prefixlen}",
+    ]
+
+
+def node_addresses(plan: Plan) -> list[str]:
+    """The node's address; in a dual-stack cluster that of IPv6 too."""
+    second = plan.facts.ipv6_address if plan.settings.pod_cidr.ipv6 else None
+    return [plan.facts.address, *([second] if second else [])]
+
+
+@_open_to_users
 def kube_scheduler(plan: Plan) -> list[str]:
-    """kube-scheduler."""
+    """kube-scheduler; with a file of configuration it looks at none of the flags that are in it."""
     own = f"{plan.paths.kubernetes}/scheduler.conf"
+    flags = [f"--kubeconfig={own}", *CLIENT_LIMITS, "--profiling=false", "--leader-elect=false"]
+    if plan.configures("kube-scheduler"):
+        flags = [f"--config={plan.paths.scheduler_config}"]
     return [
         "kube-scheduler",
-        f"--kubeconfig={own}",
+        *flags,
         f"--authentication-kubeconfig={own}",
         f"--authorization-kubeconfig={own}",
         "--bind-address=127.0.0.1",
         f"--tls-cert-file={plan.paths.pki}/scheduler/scheduler.crt",
         f"--tls-private-key-file={plan.paths.pki}/scheduler/scheduler.key",
-        "--leader-elect=false",
-        *CLIENT_LIMITS,
-        "--profiling=false",
         f"--v={plan.settings.verbosity}",
     ]
-
-
-def authentication_config() -> dict[str, typing.Any]:
-    """AuthenticationConfiguration (apiserver.config.k8s.io/v1): who is let in without credentials.
-
-    Elsewhere they are refused before RBAC: a role binding for everybody opens nothing by mistake.
-    """
-    return {
-        "apiVersion": "apiserver.config.k8s.io/v1",
-        "kind": "AuthenticationConfiguration",
-        "anonymous": {"enabled": True, "conditions": [{"path": path} for path in OPEN_PATHS]},
-    }
 
 
 def kubelet_config(plan: Plan) -> dict[str, typing.Any]:
@@ -343,19 +371,18 @@ def kubelet_config(plan: Plan) -> dict[str, typing.Any]:
         "eventBurst": 100,
         "containerLogMaxSize": "10Mi",
         "containerLogMaxFiles": 3,
-        # A developer's disk is often nearly full; kubelet's default of 15 % would evict there.
-        "evictionHard": {
-            "memory.available": "100Mi",
-            "nodefs.available": "2%",
-            "nodefs.inodesFree": "2%",
-            "imagefs.available": "2%",
-        },
+        # A developer's disk is often nearly full; kubelet's default of 15 % would evict there. For
+        # bytes see `limits.eviction_room`.
+        "evictionHard": {"memory.available": "100Mi", "nodefs.inodesFree": "2%"},
+        # For so long the node takes no pod after there is room again; 5 min are for a node of many.
+        "evictionPressureTransitionPeriod": "30s",
         # The first wait is 10 s and the longest 5 min otherwise, also for the control plane's pods.
         "crashLoopBackOff": {
             "maxContainerRestartPeriod": f"{plan.settings.max_container_restart_period:g}s"
         },
-        "imageGCHighThresholdPercent": 97,
-        "imageGCLowThresholdPercent": 94,
+        # Images go where room is short, see above, and not before: on a full disk one that was
+        # loaded would be gone within minutes, and no registry has it.
+        "imageGCHighThresholdPercent": 100,
     }
     if not plan.facts.can_raise_limits:
         # Without CAP_SYS_RESOURCE kubelet cannot write oom_score_adj or raise rlimits; this gate
@@ -366,6 +393,8 @@ def kubelet_config(plan: Plan) -> dict[str, typing.Any]:
     return config
 
 
-def command_script(command: list[str]) -> str:
+def command_script(command: list[str], environment: dict[str, str] | None = None) -> str:
     """A shell script that becomes the command; a person can read it and run it."""
-    return "exec " + " \\\n  ".join(shlex.quote(word) for word in command) + "\n"
+    given = (environment or {}).items()
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in given)
+    return exports + "exec " + " \\\n  ".join(shlex.quote(word) for word in command) + "\n"

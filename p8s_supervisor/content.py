@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 from p8s_supervisor import (
+    component_files,
     context,
     credentials,
     errors,
@@ -67,6 +68,8 @@ def put_seed(run: context.Context, store: etcd.Client) -> bool:
     """
     plan = run.plan
     if not plan.paths.seed.exists():
+        return False
+    if not component_files.fits_seed(plan):
         return False
     made = seed.load(plan.paths.seed)
     if any(

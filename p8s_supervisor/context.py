@@ -40,6 +40,7 @@ class Context:
         populated: whether etcd had a cluster's content before the apiserver was started.
         placeholder: holds the apiserver's port until the apiserver does.
         attempts: for each static pod the number of its last attempt before kubelet started.
+        kubelet_log: how long kubelet's log was before this start, in bytes.
         client: the apiserver's client; None until the PKI is there.
         marked: whether what etcd holds was compared with `etcd_mark` in this start.
         troubles: conditions of readiness that were found not to hold in the background → reason.
@@ -70,6 +71,7 @@ class Context:
     marked: bool = False
     troubles: dict[str, str] = dataclasses.field(default_factory=dict)
     placeholder: ports.Placeholder | None = None
+    kubelet_log: int = 0
     client: kube.Client | None = None
     endpoints: dict[str, endpoints.Asked] = dataclasses.field(default_factory=dict)
     attempts: dict[str, int] = dataclasses.field(default_factory=dict)

@@ -8,7 +8,16 @@ import datetime
 import json
 import threading
 
-from p8s_supervisor import components, errors, etcd, files, kube, kubeconfig, pki
+from p8s_supervisor import (
+    component_files,
+    components,
+    errors,
+    etcd,
+    files,
+    kube,
+    kubeconfig,
+    pki,
+)
 
 _lock = threading.Lock()
 
@@ -35,7 +44,7 @@ def write(plan: components.Plan, *, fresh: bool) -> tuple[bytes, bytes, bytes]:
         files.write(plan.paths.pki / f"{name}.crt", pair.certificate_pem)
     files.write(
         plan.paths.authentication,
-        json.dumps(components.authentication_config(), indent=2) + "\n",
+        json.dumps(component_files.authentication(plan), indent=2) + "\n",
         mode=0o600,
     )
     return write_leaves(plan, authorities, now=now)

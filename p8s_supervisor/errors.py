@@ -7,11 +7,12 @@ import enum
 
 
 class ExitCode(enum.IntEnum):
-    """The container's exit codes."""
+    """Exit codes of the container, and of the command on the host."""
 
     STOPPED = 0
     START_FAILED = 1
     BAD_SETTINGS = 2
+    DEGRADED = 3  # the command's alone: the cluster runs, and manifests of the user's are refused
 
 
 class P8sError(Exception):

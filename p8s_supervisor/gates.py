@@ -6,16 +6,59 @@ import collections.abc
 import pathlib
 import re
 
-from p8s_supervisor import context, damage, errors, files, paths, probes, wait
+from p8s_supervisor import context, damage, errors, files, overrides, paths, probes, wait
 
 LOG_LINES = 20
-# A Go program that ends in a panic says why, and then where it was, in hundreds of lines.
-TRACE_LINES = 500
+# A Go program that ends in a panic says why, and then where it was, in hundreds of lines; one that does
+# not know a flag tells all that it knows.
+TRACE_LINES = 1000
 _TRACE = re.compile(r"goroutine \d+ ")
 _SAID = re.compile(r'\{"level"|time="|[IWEF]\d{4} |panic: |fatal error: |unexpected fault address ')
+# How Go's flag package and Kubernetes' components tell of a flag that is wrong.
+_WRONG_FLAG = ("Error: ", "flag ", "invalid ")
 _STACK = re.compile(r',"stacktrace":"(?:[^"\\]|\\.)*"')
-# A static pod that has ended this often in one start is not waited for any longer.
+# A pod that has ended this often in one start is not waited for any longer.
 ATTEMPTS = 2
+# What kubelet and kube-proxy say of a field that they do not know, and then go on without it.
+LENIENT = "Using lenient decoding as strict decoding failed"
+
+
+def begin(run: context.Context) -> None:
+    """Note what was there before kubelet is started: attempts of pods, and the end of its log."""
+    run.attempts = {name: last_attempt(run.plan.paths, name) for name in list_watched(run)}
+    log = run.plan.paths.logs / "kubelet.log"
+    run.kubelet_log = log.stat().st_size if log.exists() else 0
+
+
+def list_watched(run: context.Context) -> tuple[str, ...]:
+    """The pods that end a start by ending: the control plane, and what the user has configured."""
+    add_ons = {
+        "kube-proxy": run.plan.configures("kube-proxy"),
+        "coredns": overrides.COREFILE in run.plan.files,
+    }
+    return (*probes.STATIC_PODS, *(name for name, given in add_ons.items() if given))
+
+
+def refuse_unknown_fields(run: context.Context) -> None:
+    """See that kubelet and kube-proxy know every field that the user gives.
+
+    Raises:
+        ComponentFailedError: one does not, in its own words.
+    """
+    logs: dict[str, str] = {}
+    if run.plan.configures("kubelet"):
+        log = (run.plan.paths.logs / "kubelet.log").read_bytes()
+        since = run.kubelet_log if run.kubelet_log <= len(log) else 0  # it was rotated
+        logs["kubelet"] = log[since:].decode(errors="replace")
+    if run.plan.configures("kube-proxy"):
+        newest = pod_logs(run.plan.paths, "kube-proxy")[-1:]
+        logs["kube-proxy"] = "".join(file.read_text(errors="replace") for file in newest)
+    for name, text in logs.items():
+        said = [line for line in text.splitlines() if LENIENT in line]
+        if said:
+            raise errors.ComponentFailedError(
+                name, "its configuration has what it does not know", log_tail=said[-1:]
+            )
 
 
 def pass_gate(run: context.Context, component: str, awaited: str, probe: wait.Probe) -> None:
@@ -44,7 +87,7 @@ def raise_failure(run: context.Context) -> None:
     """Say so at once when a component will not come up any more.
 
     Raises:
-        ComponentFailedError: supervisord gave a process up, or a static pod ended twice.
+        ComponentFailedError: supervisord gave a process up, or a pod ended twice.
     """
     for process in run.supervisor.list_processes():
         if process.state == "FATAL":
@@ -55,24 +98,25 @@ def raise_failure(run: context.Context) -> None:
                 hint=damage.hint(run, process.name),
             )
     for name, before in run.attempts.items():
-        first = before
-        if before < 0:
-            # A new container, and maybe on an older volume: there kubelet goes on counting.
+        first, last = before, last_attempt(run.plan.paths, name)
+        if before < 0 or last < before:
+            # A new container, and maybe on an older volume: there kubelet goes on counting. Or a pod
+            # with other flags than at the last start: there it begins anew.
             first = run.attempts[name] = first_attempt(run.plan.paths, name) - 1
-        if last_attempt(run.plan.paths, name) - first > ATTEMPTS:
+        if last - first > ATTEMPTS:
             raise errors.ComponentFailedError(
                 name, "it keeps ending", log_tail=log_tail(run.plan.paths, name)
             )
 
 
-def static_pod_logs(places: paths.Paths, name: str) -> list[pathlib.Path]:
-    """A static pod's container logs, newest last; kubelet keeps those of its latest attempts."""
+def pod_logs(places: paths.Paths, name: str) -> list[pathlib.Path]:
+    """A system pod's container logs, newest last; kubelet keeps those of its latest attempts."""
     logs = places.pod_logs.glob(f"kube-system_{name}-*/{name}/*.log")
     return sorted(logs, key=lambda log: log.lstat().st_mtime)
 
 
 def last_attempt(places: paths.Paths, name: str) -> int:
-    """The number of a static pod's latest attempt, which kubelet names its log by; -1: none."""
+    """The number of a system pod's latest attempt, which kubelet names its log by; -1: none."""
     return max(_attempts(places, name), default=-1)
 
 
@@ -82,25 +126,40 @@ def first_attempt(places: paths.Paths, name: str) -> int:
 
 
 def _attempts(places: paths.Paths, name: str) -> list[int]:
-    stems = [log.stem for log in static_pod_logs(places, name)]
+    logs = pod_logs(places, name)
+    # Of an earlier pod of that name there may be some too.
+    stems = [log.stem for log in logs if log.parent == logs[-1].parent]
     return [int(stem) for stem in stems if stem.isdigit()]
 
 
 def log_tail(places: paths.Paths, component: str) -> list[str]:
-    """The last lines of a component's log, whether it is a process or a static pod."""
-    if component in probes.STATIC_PODS:
+    """The last lines of a component's log, whether it is a process or a pod."""
+    if component in (*probes.STATIC_PODS, *probes.ADD_ON_LABELS):
         # The newest one may be that of an attempt which has not said anything yet.
-        for log in reversed(static_pod_logs(places, component)):
+        for log in reversed(pod_logs(places, component)):
             # kubelet's format: time, stream, a tag, then the line itself.
-            lines = [line.split(" ", 3)[-1] for line in files.tail(log, lines=LOG_LINES)]
+            lines = [line.split(" ", 3)[-1] for line in files.tail(log, lines=TRACE_LINES)]
             if lines:
-                return lines
+                return without_usage(lines)[-LOG_LINES:]
         return []
     lines = files.tail(places.logs / f"{component}.log", lines=TRACE_LINES)
-    return without_traces(lines)[-LOG_LINES:]
+    return without_usage(without_traces(lines))[-LOG_LINES:]
 
 
 def without_traces(lines: collections.abc.Sequence[str]) -> list[str]:
     """What a process said, without Go's traces of where it was."""
     traced = any(_TRACE.match(line) for line in lines)
     return [_STACK.sub("", line) for line in lines if not traced or _SAID.match(line)]
+
+
+def without_usage(lines: collections.abc.Sequence[str]) -> list[str]:
+    """What a component said, without the list of its flags; etcd has that after what is wrong."""
+    kept, is_usage = [], False
+    for line in lines:
+        if line.startswith("Usage:"):
+            is_usage = True
+        elif is_usage and (line.startswith(_WRONG_FLAG) or _SAID.match(line)):
+            is_usage = False
+        if not is_usage:
+            kept.append(line)
+    return kept

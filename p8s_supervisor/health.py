@@ -78,6 +78,8 @@ class Monitor:
     def missing(self) -> dict[str, str]:
         """What is missing for readiness: condition → reason; empty when the cluster is ready."""
         state = self._run.state
+        if self._run.failure is not None:
+            return {"p8s": f"the start failed: {self._run.failure}"}
         if state == status.State.STOPPING:
             return {"p8s": f"the cluster is {state}"}
         missing = self.look()
@@ -110,7 +112,7 @@ class Monitor:
         conditions = probes.supervised(self._run.supervisor, PROCESSES)
         conditions |= self._run.troubles | {"disk": space.find_lack(plan.paths.state)}
         if client is None:
-            return conditions | {"setup": "the cluster's files are not made yet"}
+            return conditions | {"setup": "kube-apiserver is not started yet"}
         for name, endpoint in self._run.endpoints.items():
             conditions[name] = conditions.get(name) or endpoint.ask()
         if conditions["etcd"] is not None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import collections.abc
 import ctypes
+import json
 import os
 import pathlib
 import signal
 import sys
 import typing
 
-from p8s_supervisor import errors, files, node, paths, settings
+from p8s_supervisor import errors, files, node, origins, overrides, paths, registries, settings
 
 CONFIGURATION = "/etc/supervisor/supervisord.conf"
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
@@ -253,6 +254,32 @@ def run_supervisord() -> int:
         return errors.ExitCode.STOPPED
 
 
+def read(
+    arguments: collections.abc.Sequence[str],
+    environment: collections.abc.Mapping[str, str],
+    places: paths.Paths,
+) -> tuple[settings.Loaded, dict[str, typing.Any]]:
+    """The settings, and the user's files for components; those for registries are only checked.
+
+    Raises:
+        SettingsError: with all that is wrong in any.
+    """
+    wrong: list[str] = []
+    loaded, given = None, {}
+    try:
+        loaded = settings.load(arguments, environment)
+        wrong += registries.find_mistakes(loaded, places)
+    except errors.SettingsError as error:
+        wrong += error.errors
+    try:
+        given = overrides.read_files(places.component_config)
+    except errors.SettingsError as error:
+        wrong += error.errors
+    if loaded is None or wrong:
+        raise errors.SettingsError(wrong)
+    return loaded, given
+
+
 def prepare(
     arguments: collections.abc.Sequence[str], environment: collections.abc.Mapping[str, str]
 ) -> None:
@@ -262,9 +289,11 @@ def prepare(
         P8sError: the settings are wrong, or the container is not privileged.
     """
     places = paths.Paths()
-    loaded = settings.load(arguments, environment)
+    loaded, given = read(arguments, environment, places)
     hide_arguments(
-        loaded.texts[name] for name in settings.SECRETS if loaded.sources[name] == "flag"
+        loaded.texts[name]
+        for name in settings.FIELDS
+        if loaded.sources[name] == "flag" and loaded.is_secret(name)
     )
     facts = node.find_facts()
     if not facts.privileged:
@@ -276,6 +305,7 @@ def prepare(
     prepare_mounts(places)
     hide_host_sysctls(places.run)
     files.write(places.settings, loaded.to_json(), mode=0o600)
+    files.write(places.given_files, json.dumps(given), mode=0o600)
     chosen = loaded.settings
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(chosen.http_address, chosen.http_address)
     files.write(places.http_address, f"{local} {chosen.http_port}")
@@ -294,6 +324,10 @@ def main() -> typing.NoReturn:
     except errors.P8sError as error:
         print(f"p8s: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
+    # No other process is to have them: containerd is given them in its command, see `proxies`.
+    for name in (*origins.PROXY_VARIABLES, "all_proxy"):
+        os.environ.pop(name, None)
+        os.environ.pop(name.upper(), None)
     code = run_supervisord()
     remove_cgroups()
     sys.exit(code)

@@ -13,6 +13,8 @@ MIB = 1 << 20
 OWN_MEMORY = 256 * MIB
 # A start with less was seen to run out of memory.
 LEAST_MEMORY = 768 * MIB
+# kubelet evicts pods for room on the disk below a fiftieth of it, and on a large disk below this.
+MOST_ROOM = 1024 * MIB
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 
 
@@ -95,6 +97,15 @@ def fit(config: dict[str, typing.Any], limits: Limits) -> dict[str, typing.Any]:
         reserved["pid"] = str(limits.host_pids - limits.pids // 2)
         fitted["podPidsLimit"] = min(config["podPidsLimit"], limits.pids // 4)
     return fitted | ({"systemReserved": reserved} if reserved else {})
+
+
+def eviction_room(disk: int) -> dict[str, str]:
+    """kubelet's thresholds for room on a disk of so many bytes.
+
+    A share alone is too much of a laptop's disk: 2 % are ten GB, and many a one has less left.
+    """
+    room = f"{min(disk // 50, MOST_ROOM) // MIB}Mi"
+    return {"nodefs.available": room, "imagefs.available": room}
 
 
 def find_lack(limits: Limits) -> str | None:

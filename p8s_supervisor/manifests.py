@@ -7,7 +7,7 @@ import pathlib
 import string
 import typing
 
-from p8s_supervisor import audit, components
+from p8s_supervisor import audit, component_files, components
 
 DIRECTORY = pathlib.Path(__file__).parent / "manifests"
 NODE_IMAGE = "p8s.local/node:1"
@@ -17,9 +17,9 @@ def values(plan: components.Plan) -> dict[str, str]:
     """What the $NAMES in the manifests stand for."""
     chosen = plan.settings
     audit_mounts, audit_volumes = audit.mounts(
-        chosen.audit, policy=plan.paths.audit_policy, log=plan.paths.audit_log
+        plan.audit, policy=plan.paths.audit_policy, log=plan.paths.audit_log
     )
-    return {
+    return _mounts(plan) | {
         "NODE_IMAGE": NODE_IMAGE,
         "PKI": str(plan.paths.pki),
         "AUTHORITIES": str(plan.paths.authorities),
@@ -36,9 +36,20 @@ def values(plan: components.Plan) -> dict[str, str]:
         "POD_CIDR": str(chosen.pod_cidr),
         "CLUSTER_DOMAIN": chosen.cluster_domain,
         "DNS_SERVICE_IP": chosen.dns_service_ip,
-        "PROXY_MODE": "nftables",
+        "PROXY_MODE": component_files.proxy_mode(plan),
         "VERBOSITY": str(chosen.verbosity),
     }
+
+
+def _mounts(plan: components.Plan) -> dict[str, str]:
+    """What the static pods mount for what the user gives."""
+    found = {}
+    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        mounts, volumes = component_files.list_mounts(plan, name)
+        key = name.replace("-", "_").upper()
+        found[f"{key}_MOUNTS"] = audit.to_items(mounts, indent=4)
+        found[f"{key}_VOLUMES"] = audit.to_items(volumes, indent=2)
+    return found
 
 
 def render(file: pathlib.Path, names: dict[str, str]) -> str:

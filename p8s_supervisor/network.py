@@ -15,20 +15,26 @@ TABLE = "p8s"
 
 
 def check_ranges(plan: components.Plan) -> None:
-    """Refuse cluster ranges that a network of the container covers.
+    """Refuse cluster ranges that do not fit the container's networks.
 
     Raises:
-        SettingsError: with each overlap.
+        SettingsError: with each overlap, and with an IPv6 range where the container has no IPv6.
     """
     wrong = [
         f"{name} {chosen} overlaps the container's network {network}: choose another"
-        for name, chosen in (
+        for name, ranges in (
             ("service_cidr", plan.settings.service_cidr),
             ("pod_cidr", plan.settings.pod_cidr),
         )
+        for chosen in ranges.networks
         for network in plan.facts.networks
         if chosen.overlaps(network)
     ]
+    if (ipv6 := plan.settings.pod_cidr.ipv6) and plan.facts.ipv6_address is None:
+        wrong.append(
+            f"pod_cidr has the IPv6 range {ipv6}, but the container has no IPv6 address: run it on "
+            "a network with IPv6 (docker network create --ipv6 --subnet fd00:7::/64 NAME)"
+        )
     if wrong:
         raise errors.SettingsError(wrong)
 
@@ -41,7 +47,7 @@ def ruleset(plan: components.Plan, *, resolver_ports: dict[str, int]) -> str:
         resolver_ports: for "udp" and "tcp" the port where docker's resolver really listens;
             empty where there is none.
     """
-    pods, services = plan.settings.pod_cidr, plan.settings.service_cidr
+    pods, services = plan.settings.pod_cidr.ipv4, plan.settings.service_cidr.ipv4
     redirects = "\n".join(
         f"    ip daddr {plan.facts.address} {protocol} dport 53 dnat to {EMBEDDED_RESOLVER}:{port}"
         for protocol, port in sorted(resolver_ports.items())
@@ -72,6 +78,31 @@ table ip {TABLE} {{
   chain refuse_of_the_node {{
     type filter hook output priority filter; policy accept;
     ip daddr {services} counter reject
+  }}
+}}
+"""
+
+
+def ipv6_ruleset(plan: components.Plan) -> str:
+    """The same for IPv6, which no resolver needs; empty where the cluster has no such range."""
+    pods, services = plan.settings.pod_cidr.ipv6, plan.settings.service_cidr.ipv6
+    if pods is None:
+        return ""
+    return f"""\
+add table ip6 {TABLE}
+delete table ip6 {TABLE}
+table ip6 {TABLE} {{
+  chain outgoing {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip6 saddr {pods} ip6 daddr != {pods} masquerade
+  }}
+  chain refuse_of_pods {{
+    type filter hook forward priority filter; policy accept;
+    ip6 daddr {services} counter reject
+  }}
+  chain refuse_of_the_node {{
+    type filter hook output priority filter; policy accept;
+    ip6 daddr {services} counter reject
   }}
 }}
 """
@@ -143,5 +174,17 @@ def set_up(plan: components.Plan, *, own_resolv_conf: pathlib.Path) -> str:
         # The redirected answer leaves from a loopback address.
         pathlib.Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text("1")
     pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    commands.run(["nft", "-f", "-"], stdin=ruleset(plan, resolver_ports=ports))
+    if plan.settings.pod_cidr.ipv6:
+        ipv6 = pathlib.Path("/proc/sys/net/ipv6/conf")
+        (ipv6 / "all/forwarding").write_text("1")
+        # Nobody else on a pod's link can have the node's address there: looking for one (DAD) would
+        # keep it from answering for the first two seconds.
+        (ipv6 / "default/accept_dad").write_text("0")
+    rules = ruleset(plan, resolver_ports=ports) + ipv6_ruleset(plan)
+    commands.run(["nft", "-f", "-"], stdin=rules)
+    if plan.facts.gateway is None:
+        # In a network without a way out the node has no route to a service's address, which
+        # kube-proxy rewrites only after the kernel has found one.
+        services, own_address = str(plan.settings.service_cidr.ipv4), plan.facts.address
+        commands.run(["ip", "route", "replace", services, "dev", "lo", "src", own_address])
     return resolv_conf(own, node_address=plan.facts.address)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import os
 import pathlib
+import re
 import socket
 import struct
 
@@ -21,18 +23,24 @@ class Facts:
     Attributes:
         address: the node's IPv4 address, on the interface of the default route.
         gateway: the default route's gateway; None in a network without one.
+        ipv6_address: the node's, None where the container has none but its links' own.
         networks: what the container's interfaces are directly connected to.
+        mtu: the largest packet that passes all of these, in bytes.
         cgroup_version: 1 or 2.
         privileged: whether the bounding set holds CAP_SYS_ADMIN.
         can_raise_limits: whether it holds CAP_SYS_RESOURCE.
+        kernel: the first two numbers of its version.
     """
 
     address: str
     gateway: str | None
-    networks: tuple[ipaddress.IPv4Network, ...]
+    ipv6_address: str | None
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    mtu: int
     cgroup_version: int
     privileged: bool
     can_raise_limits: bool
+    kernel: tuple[int, int]
 
 
 def bounding_set(proc: pathlib.Path = pathlib.Path("/proc")) -> int:
@@ -62,6 +70,30 @@ def routes(
     return gateway, tuple(connected)
 
 
+def ipv6_networks(proc: pathlib.Path = pathlib.Path("/proc")) -> list[ipaddress.IPv6Interface]:
+    """The container's IPv6 addresses with their networks, from /proc/net/if_inet6."""
+    file = proc / "net/if_inet6"
+    if not file.exists():  # a kernel without IPv6
+        return []
+    found = []
+    for line in file.read_text().splitlines():
+        address, _, prefix, scope, _, interface = line.split()
+        length = int(prefix, 16)
+        # Scope 0 is global. A single address is that of a pod's link, as in `routes`.
+        if int(scope, 16) == 0 and interface != "lo" and length != 128:
+            found.append(ipaddress.IPv6Interface((int(address, 16), length)))
+    return found
+
+
+def find_mtu(
+    proc: pathlib.Path = pathlib.Path("/proc"), sys: pathlib.Path = pathlib.Path("/sys")
+) -> int:
+    """The smallest MTU of the interfaces that `routes` looks at, in bytes."""
+    lines = (proc / "net/route").read_text().splitlines()[1:]
+    names = {line.split()[0] for line in lines if int(line.split()[7], 16) != 0xFFFFFFFF} - {"lo"}
+    return min((int((sys / f"class/net/{name}/mtu").read_text()) for name in names), default=1500)
+
+
 def own_address() -> str:
     """The node's IPv4 address.
 
@@ -88,6 +120,12 @@ def own_address() -> str:
     return address
 
 
+def find_kernel(release: str) -> tuple[int, int]:
+    """The first two numbers of a kernel's version, such as 6.12.48+deb13-amd64."""
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+
+
 def find_facts() -> Facts:
     """Look at the container.
 
@@ -95,12 +133,16 @@ def find_facts() -> Facts:
         P8sError: it has no network.
     """
     gateway, networks = routes()
+    ipv6 = ipv6_networks()
     capabilities = bounding_set()
     return Facts(
         address=own_address(),
         gateway=gateway,
-        networks=networks,
+        ipv6_address=str(ipv6[0].ip) if ipv6 else None,
+        networks=(*networks, *(found.network for found in ipv6)),
+        mtu=find_mtu(),
         cgroup_version=2 if pathlib.Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1,
         privileged=bool(capabilities >> CAP_SYS_ADMIN & 1),
         can_raise_limits=bool(capabilities >> CAP_SYS_RESOURCE & 1),
+        kernel=find_kernel(os.uname().release),
     )

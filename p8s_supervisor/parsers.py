@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import ipaddress
 import pathlib
 import re
@@ -109,6 +110,49 @@ def parse_cidr(text: str) -> ipaddress.IPv4Network:
     if not 12 <= network.prefixlen <= 28:
         raise ValueError("the prefix must be between /12 and /28")
     return network
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranges:
+    """A range of addresses; in a dual-stack cluster with one of IPv6 beside it."""
+
+    ipv4: ipaddress.IPv4Network
+    ipv6: ipaddress.IPv6Network | None = None
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.networks))
+
+    @property
+    def networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """The one or both."""
+        return (self.ipv4,) if self.ipv6 is None else (self.ipv4, self.ipv6)
+
+    def overlaps(self, other: Ranges) -> bool:
+        """Whether an address is in both."""
+        return any(own.overlaps(its) for own in self.networks for its in other.networks)
+
+
+def parse_ranges(*, widest: int) -> collections.abc.Callable[[str], Ranges]:
+    """A parser of an IPv4 network, or of one with an IPv6 network after a comma.
+
+    Args:
+        widest: the shortest prefix that the IPv6 network may have.
+    """
+
+    def parse(text: str) -> Ranges:
+        if "," not in text:
+            return Ranges(parse_cidr(text))
+        first, _, second = text.partition(",")
+        ipv4 = parse_cidr(first.strip())
+        try:
+            ipv6 = ipaddress.IPv6Network(second.strip())
+        except ValueError as error:
+            raise ValueError(f"after the comma: {error}") from error
+        if not widest <= ipv6.prefixlen <= 124:
+            raise ValueError(f"the IPv6 prefix must be between /{widest} and /124")
+        return Ranges(ipv4, ipv6)
+
+    return parse
 
 
 def parse_dns_name(text: str) -> str:

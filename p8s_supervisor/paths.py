@@ -50,6 +50,11 @@ class Paths:
         return self.state / "etcd"
 
     @property
+    def loaded_images(self) -> pathlib.Path:
+        """Which of the user's image archives are loaded; see `user_images`."""
+        return self.state / "loaded-images.json"
+
+    @property
     def containerd_root(self) -> pathlib.Path:
         """containerd's images, snapshots and metadata."""
         return self.state / "containerd"
@@ -95,6 +100,21 @@ class Paths:
         return self.kubernetes / "audit-policy.yaml"
 
     @property
+    def scheduler_config(self) -> pathlib.Path:
+        """KubeSchedulerConfiguration, where the user has some of it."""
+        return self.kubernetes / "scheduler.yaml"
+
+    @property
+    def component_config(self) -> pathlib.Path:
+        """The user's own files for components; see `overrides.read_files`."""
+        return self.root / "etc/p8s/config"
+
+    @property
+    def given_files(self) -> pathlib.Path:
+        """What PID 1 read there."""
+        return self.run / "component-config.json"
+
+    @property
     def cni_config(self) -> pathlib.Path:
         """The one network configuration.
 
@@ -109,6 +129,21 @@ class Paths:
         return self.root / "etc/containerd/config.toml"
 
     @property
+    def registry_hosts(self) -> pathlib.Path:
+        """Where containerd looks for REGISTRY/hosts.toml; see `registries`."""
+        return self.root / "etc/containerd/certs.d"
+
+    @property
+    def kubelet_docker_config(self) -> pathlib.Path:
+        """Where kubelet looks first for registries' passwords."""
+        return self.kubelet_root / "config.json"
+
+    @property
+    def certificates(self) -> pathlib.Path:
+        """The CAs that the node's programs trust, PEM."""
+        return self.root / "etc/ssl/certs/ca-certificates.crt"
+
+    @property
     def run(self) -> pathlib.Path:
         """p8s' own run directory (0700)."""
         return self.root / "run/p8s"
@@ -117,6 +152,16 @@ class Paths:
     def commands(self) -> pathlib.Path:
         """A shell script with one `exec` for each supervised component."""
         return self.run / "commands"
+
+    @property
+    def mirrors(self) -> pathlib.Path:
+        """REGISTRY/hosts.toml for each mirror of the settings."""
+        return self.run / "mirrors"
+
+    @property
+    def container_spec(self) -> pathlib.Path:
+        """What every container's OCI spec begins with, where the settings want more than the usual."""
+        return self.run / "container-spec.json"
 
     @property
     def supervisor_socket(self) -> pathlib.Path:

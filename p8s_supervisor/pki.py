@@ -22,8 +22,9 @@ from p8s_supervisor import errors, files
 
 CA_LIFETIME = datetime.timedelta(days=3650)
 LEAF_LIFETIME = datetime.timedelta(days=365)
-# A clock that is a little behind must not refuse a certificate that was made just now.
-BACKDATED = datetime.timedelta(minutes=5)
+# Certificates that were made while the host's clock was ahead, by a wrong time zone or date, must be
+# good still once it is set right.
+BACKDATED = datetime.timedelta(hours=26)
 
 CLUSTER, ETCD, FRONT_PROXY = "ca", "etcd-ca", "front-proxy-ca"
 AUTHORITIES = {CLUSTER: "p8s", ETCD: "p8s-etcd", FRONT_PROXY: "p8s-front-proxy"}

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import typing
 
 import prometheus_client
 import prometheus_client.core
 import prometheus_client.registry
 
-from p8s_supervisor import context, errors, health, kube, probes, status, user_manifests
+from p8s_supervisor import (
+    context,
+    errors,
+    health,
+    kube,
+    probes,
+    status,
+    user_images,
+    user_manifests,
+)
 
+# Why a container waits for its image. Source: pkg/kubelet/images/types.go, cri-api/pkg/errors.
+PULL_REASONS = (
+    "ErrImageNeverPull",
+    "ErrImagePull",
+    "ImageInspectError",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+)
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
+# What conditions begin with that are of the user's own.
+USERS = (user_manifests.PREFIX, user_images.PREFIX)
 # pupernetes' names of the same figures, for dashboards that have them: theirs → ours.
 PUPERNETES_METRICS = {
     "pupernetes_ready": "p8s_ready",
@@ -48,11 +70,34 @@ def components(run: context.Context, monitor: health.Monitor) -> list[status.Com
     return found
 
 
-def _pods(run: context.Context, path: str) -> list[kube.Object]:
+def failing_pulls(run: context.Context) -> list[dict[str, str]]:
+    """Images that pods wait for in vain, and why; a pod is Pending as long as it waits for one."""
+    found = []
+    for pod in _pods(run, "/api/v1/pods", fieldSelector="status.phase=Pending"):
+        metadata, told = pod["metadata"], pod.get("status", {})
+        for container in [
+            *told.get("initContainerStatuses", []),
+            *told.get("containerStatuses", []),
+        ]:
+            waiting = container.get("state", {}).get("waiting", {})
+            if waiting.get("reason") in PULL_REASONS:
+                found.append(
+                    {
+                        "pod": f"{metadata['namespace']}/{metadata['name']}",
+                        "image": container["image"],
+                        "reason": waiting["reason"],
+                        # A registry may have signed a URL for whoever pulls.
+                        "message": re.sub(r"\?[^\s\"]+", "?…", waiting.get("message", "")),
+                    }
+                )
+    return found
+
+
+def _pods(run: context.Context, path: str, **params: str) -> list[kube.Object]:
     if run.client is None:
         return []
     try:
-        return list(run.client.get(path)["items"])
+        return list(run.client.get(path, **params)["items"])
     except errors.KubeError:
         return []  # readiness names the reason
 
@@ -62,9 +107,10 @@ def describe(run: context.Context, monitor: health.Monitor) -> dict[str, typing.
     chosen, facts = run.plan.settings, run.plan.facts
     missing, state = monitor.missing(), run.state
     if state == status.State.READY and missing:
-        # The cluster itself is whole where only manifests of the user's are not applied.
-        prefix = user_manifests.PREFIX
-        users = all(name.startswith(prefix) and name != prefix for name in missing)
+        # The cluster itself is whole where only manifests and images of the user's are refused.
+        users = all(
+            any(name.startswith(prefix) and name != prefix for prefix in USERS) for name in missing
+        )
         state = status.State.DEGRADED if users else status.State.NOT_READY
     return {
         "state": state,
@@ -73,6 +119,7 @@ def describe(run: context.Context, monitor: health.Monitor) -> dict[str, typing.
         "phases": [_rounded(dataclasses.asdict(phase)) for phase in run.timeline.phases()],
         "conditions": _rounded(run.timeline.turned_true()),
         "versions": run.versions,
+        "failing_pulls": failing_pulls(run),
         "components": [dataclasses.asdict(component) for component in components(run, monitor)],
         "addresses": {
             "node": facts.address,

@@ -29,6 +29,8 @@ SECONDS = 30.0
 LONGEST_SECONDS = 300.0
 # How long the operators of custom resources get for their finalizers before they are deleted too.
 OPERATOR_SECONDS = 10.0
+# What the apiserver refuses to delete for this long it will refuse: a webhook's verdict, most likely.
+REFUSED_SECONDS = 5.0
 
 Clock = wait.Clock
 
@@ -104,13 +106,14 @@ def reset(run: context.Context, namespace: str, *, clock: Clock = time) -> list[
         What was deleted, such as `pods/web`.
 
     Raises:
-        RequestError: 403, a namespace of the system; 404, there is no such namespace; 503, there is
-            no apiserver to ask; 504, something is left, with each object and why.
+        RequestError: 403, a namespace of the system; 404, there is no such namespace; 502, the
+            apiserver refuses to delete something; 503, there is no apiserver to ask; 504, something
+            is left. The last three with each object and why.
     """
     client = _client(run)
     try:
         _check(client, namespace)
-        return _reset(run, sweep.Sweep(client, namespace), namespace, clock)
+        return _reset(run, sweep.Sweep(client, namespace, clock=clock), namespace, clock)
     except errors.CancelledError as error:
         raise errors.RequestError(error.message, status=503) from error
     except errors.KubeError as error:
@@ -149,13 +152,15 @@ def _reset(run: context.Context, sweeping: sweep.Sweep, namespace: str, clock: C
         run.tell(f"reset {namespace}: skipped, its server does not answer: {said}")
     if any(resource.is_custom for resource in sweeping.resources):
         try:
-            _await(run, sweeping, OPERATOR_SECONDS, clock, custom_only=True)
-        except errors.WaitTimeoutError:
+            left = _await(run, sweeping, OPERATOR_SECONDS, clock, custom_only=True)
+        except errors.WaitTimeoutError as error:
+            left = error.reason
+        if left is not None:
             run.tell(f"reset {namespace}: custom resources are left, going on with the rest")
     sweeping.go_on()
     seconds = min(LONGEST_SECONDS, SECONDS + sweeping.grace)
     try:
-        _await(run, sweeping, seconds, clock)
+        left = _await(run, sweeping, seconds, clock)
     except errors.WaitTimeoutError as error:
         raise errors.RequestError(
             f"after {seconds:g} s there is still left in {namespace}: {error.reason}",
@@ -163,6 +168,13 @@ def _reset(run: context.Context, sweeping: sweep.Sweep, namespace: str, clock: C
             hint="an object with finalizers waits for whoever set them: start that again, or "
             'take them off with `kubectl patch … --type=merge -p \'{"metadata":{"finalizers":null}}\'`',
         ) from error
+    if left is not None:
+        raise errors.RequestError(
+            f"the apiserver refuses to delete what is left in {namespace}: {left}",
+            status=502,
+            hint="a webhook that is named there has to allow it, or to go: `kubectl delete "
+            "validatingwebhookconfiguration …`; what was not refused is deleted",
+        )
     for name, why in sweeping.refused.items():
         run.tell(f"reset {namespace}: {name}: {why}")
     deleted = sorted(sweeping.deleted)
@@ -178,12 +190,21 @@ def _reset(run: context.Context, sweeping: sweep.Sweep, namespace: str, clock: C
 
 def _await(
     run: context.Context, sweeping: sweep.Sweep, seconds: float, clock: Clock, **which: typing.Any
-) -> None:
+) -> str | None:
+    """Wait until nothing is left; what is, where it is refused."""
+    left: str | None = None
+
+    def look() -> str | None:
+        nonlocal left
+        left = sweeping.go_on(**which)
+        return None if sweeping.refused_for() >= REFUSED_SECONDS else left
+
     wait.until(
-        lambda: sweeping.go_on(**which),
+        look,
         awaited="an empty namespace",
         seconds=seconds,
         interval=0.3,
         cancelled=run.stop.is_set,
         clock=clock,
     )
+    return left

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
-from p8s_supervisor import components
+from p8s_supervisor import components, proxies
 
 
 def containerd_config(plan: components.Plan, *, snapshotter: str) -> str:
     """containerd's configuration, version 3 (containerd 2.x), as TOML."""
     restrict = "false" if plan.facts.can_raise_limits else "true"
+    base = f'base_runtime_spec = "{plan.paths.container_spec}"' if proxies.for_pods(plan) else ""
     return f"""\
 version = 3
 root = "{plan.paths.containerd_root}"
@@ -28,7 +29,7 @@ disabled_plugins = [
   [plugins."io.containerd.cri.v1.images".pinned_images]
     sandbox = "p8s.local/pause:1"
   [plugins."io.containerd.cri.v1.images".registry]
-    config_path = "/etc/containerd/certs.d"
+    config_path = "{plan.paths.registry_hosts}"
 
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = {restrict}
@@ -46,6 +47,7 @@ disabled_plugins = [
     default_runtime_name = "crun"
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun]
       runtime_type = "io.containerd.runc.v2"
+      {base}
       [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun.options]
         BinaryName = "/usr/bin/crun"
         SystemdCgroup = false
@@ -58,6 +60,8 @@ def cni_config(plan: components.Plan, *, port_map_backend: str) -> str:
     ptp, not bridge: service traffic between two pods of a node is routed, so that it passes
     kube-proxy's rules without the br_netfilter module.
     """
+    pods = plan.settings.pod_cidr
+    routes = ["0.0.0.0/0"] if pods.ipv6 is None else ["0.0.0.0/0", "::/0"]
     config = {
         "cniVersion": "1.0.0",
         "name": "p8s",
@@ -66,12 +70,14 @@ def cni_config(plan: components.Plan, *, port_map_backend: str) -> str:
                 "type": "ptp",
                 # Masquerading is one rule of `network`, not one for each pod.
                 "ipMasq": False,
+                # A larger packet would be cut up, or lost where nobody tells its sender.
+                "mtu": plan.facts.mtu,
                 "ipam": {
                     "type": "host-local",
                     # On a tmpfs: after a restart no pod has its address any more.
                     "dataDir": "/run/cni/networks",
-                    "ranges": [[{"subnet": str(plan.settings.pod_cidr)}]],
-                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "ranges": [[{"subnet": str(one)}] for one in pods.networks],
+                    "routes": [{"dst": everywhere} for everywhere in routes],
                 },
             },
             {

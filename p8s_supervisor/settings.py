@@ -9,17 +9,18 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import difflib
-import ipaddress
 import json
 import pathlib
 import typing
 
-from p8s_supervisor import errors, parsers
+from p8s_supervisor import errors, origins, overrides, parsers, sources
 
 PREFIX = "P8S_"
 DEFAULT_FILE = pathlib.Path("/etc/p8s/config.yaml")
 # Never shown, not even where they are wrong.
 SECRETS = ("api_token",)
+# May be given more than once.
+REPEATED = ("extra_config",)
 
 
 def _row(default: str, parse: collections.abc.Callable[[str], object], help_: str) -> typing.Any:
@@ -31,11 +32,16 @@ class Settings:
     """All settings of one cluster; durations are in seconds."""
 
     node_name: str = _row("p8s", parsers.parse_node_name, "name of the node")
-    service_cidr: ipaddress.IPv4Network = _row(
-        "192.168.254.0/24", parsers.parse_cidr, "range of service addresses"
+    service_cidr: parsers.Ranges = _row(
+        "192.168.254.0/24",
+        # kube-apiserver refuses more than 20 bits.
+        parsers.parse_ranges(widest=108),
+        "range of service addresses; for a dual-stack cluster: IPV4,IPV6",
     )
-    pod_cidr: ipaddress.IPv4Network = _row(
-        "192.168.253.0/24", parsers.parse_cidr, "range of pod addresses"
+    pod_cidr: parsers.Ranges = _row(
+        "192.168.253.0/24",
+        parsers.parse_ranges(widest=48),
+        "range of pod addresses; for a dual-stack cluster: IPV4,IPV6",
     )
     cluster_domain: str = _row("cluster.local", parsers.parse_dns_name, "DNS domain of the cluster")
     api_port: int = _row("6443", parsers.parse_port, "port of kube-apiserver")
@@ -95,6 +101,69 @@ class Settings:
         "directory in the node with your own manifests and kustomizations, applied when the cluster "
         "is ready and by POST /apply",
     )
+    registry_mirrors: tuple[origins.Mirror, ...] = _row(
+        "",
+        origins.parse_mirrors,
+        "mirrors and pull-through caches, tried before a registry itself: REGISTRY=URL, by commas; "
+        "*=URL: of every other registry",
+    )
+    registries: pathlib.PurePosixPath = _row(
+        "/etc/p8s/registries",
+        parsers.parse_directory,
+        "directory in the node with containerd's REGISTRY/hosts.toml, for what registry_mirrors "
+        "cannot say",
+    )
+    docker_config: pathlib.PurePosixPath = _row(
+        "/etc/p8s/docker-config.json",
+        parsers.parse_directory,
+        "docker's config.json in the node, with the passwords of registries and mirrors",
+    )
+    ca_bundle: pathlib.PurePosixPath = _row(
+        "/etc/p8s/ca-bundle.pem",
+        parsers.parse_directory,
+        "PEM file in the node with CAs that it trusts beside the public ones; pods find them in the "
+        "ConfigMap p8s-ca-bundle of their namespace",
+    )
+    http_proxy: str = _row(
+        "", origins.parse_proxy, "proxy for pulls by http; HTTP_PROXY is taken too"
+    )
+    https_proxy: str = _row(
+        "", origins.parse_proxy, "proxy for pulls by https; HTTPS_PROXY is taken too"
+    )
+    no_proxy: tuple[str, ...] = _row(
+        "",
+        origins.parse_no_proxy,
+        "names, .domains, addresses and ranges without a proxy, by commas; NO_PROXY is taken too; "
+        "the cluster's own are added",
+    )
+    pod_proxies: str = _row(
+        "false",
+        parsers.parse_choice("true", "false"),
+        "whether every container of a pod has the proxies in its environment; its own variables win",
+    )
+    images: pathlib.PurePosixPath = _row(
+        "/etc/p8s/images",
+        parsers.parse_directory,
+        "directory in the node with archives of images (docker save, OCI), loaded when the cluster is "
+        "ready, before your manifests",
+    )
+    extra_config: tuple[overrides.Entry, ...] = _row(
+        "",
+        overrides.parse,
+        "COMPONENT.KEY=VALUE, any number of times: a flag of etcd, kube-apiserver, "
+        "kube-controller-manager, kube-scheduler or kubelet, or a field of the configuration of "
+        "kubelet, kube-proxy or kube-scheduler; whole files go to /etc/p8s/config",
+    )
+    feature_gates: dict[str, bool] = _row(
+        "",
+        overrides.parse_gates,
+        "feature gates of every Kubernetes component: NAME=true or NAME=false, by commas",
+    )
+    proxy_mode: str = _row(
+        "auto",
+        parsers.parse_choice("auto", "nftables", "iptables"),
+        "kube-proxy's mode; auto: nftables from Linux 5.13 on, iptables before",
+    )
     audit: str = _row(
         "none",
         parsers.parse_choice("none", "metadata", "request", "request-response"),
@@ -112,17 +181,17 @@ class Settings:
     @property
     def kubernetes_service_ip(self) -> str:
         """The first address of the service range."""
-        return str(self.service_cidr[1])
+        return str(self.service_cidr.ipv4[1])
 
     @property
     def dns_service_ip(self) -> str:
         """The second address of the service range."""
-        return str(self.service_cidr[2])
+        return str(self.service_cidr.ipv4[2])
 
     @property
     def pod_gateway(self) -> str:
         """The first address of the pods' range: the node as pods see it, at whatever address it is."""
-        return str(self.pod_cidr[1])
+        return str(self.pod_cidr.ipv4[1])
 
     @property
     def host_server(self) -> str:
@@ -147,12 +216,13 @@ class Loaded:
     def describe(self) -> dict[str, dict[str, str]]:
         """For each setting its value as text and its source; secrets are not shown."""
         return {
-            name: {
-                "value": "…" if name in SECRETS and self.texts[name] else self.texts[name],
-                "source": self.sources[name],
-            }
+            name: {"value": _hide(name, self.texts[name]), "source": self.sources[name]}
             for name in FIELDS
         }
+
+    def is_secret(self, name: str) -> bool:
+        """Whether a setting's text is not shown as it is."""
+        return _hide(name, self.texts[name]) != self.texts[name]
 
     def to_json(self) -> str:
         """For `from_json`, in another process of the same container."""
@@ -169,6 +239,13 @@ def from_json(text: str) -> Loaded:
     stored = json.loads(text)
     parsed: dict[str, typing.Any] = {name: parse(name, stored["texts"][name]) for name in FIELDS}
     return Loaded(Settings(**parsed), stored["texts"], stored["sources"])
+
+
+def _hide(name: str, text: str) -> str:
+    """A setting's text without a secret: a token, or what a URL has before its host."""
+    if name in SECRETS:
+        return "…" if text else ""
+    return f"…@{text.rpartition('@')[2]}" if "@" in text else text
 
 
 def parse(name: str, text: str) -> object:
@@ -214,26 +291,23 @@ def load(
 
     Args:
         arguments: flags, `--name=value` or `--name value`.
-        environment: variables that start with P8S_ are settings; others are not looked at.
+        environment: variables that start with P8S_ are settings, and so are the proxies'; others are
+            not looked at.
 
     Raises:
         SettingsError: with every wrong and every unknown setting.
     """
     wrong: list[str] = []
-    flags = _read_flags(arguments, wrong)
-    variables = {
-        key.removeprefix(PREFIX).lower(): value
-        for key, value in environment.items()
-        if key.startswith(PREFIX)
-    }
+    flags = sources.read_flags(arguments, wrong, repeated=REPEATED)
+    variables = _read_variables(environment)
     file, required = DEFAULT_FILE, False
     for given in (variables, flags):
         if "config" in given:
             file, required = pathlib.Path(given.pop("config")), True
-    sources: dict[str, str] = {}
+    found: dict[str, str] = {}
     texts = {name: str(field.metadata["default"]) for name, field in FIELDS.items()}
     for source, given, shown in (
-        (str(file), _read_file(file, required=required, wrong=wrong), str),
+        (str(file), sources.read_file(file, wrong, required=required, repeated=REPEATED), str),
         ("environment", variables, env_name),
         ("flag", flags, flag_name),
     ):
@@ -241,14 +315,14 @@ def load(
             if name not in FIELDS:
                 wrong.append(_unknown(shown(name), [shown(known) for known in FIELDS]))
                 continue
-            texts[name], sources[name] = text, source
+            texts[name], found[name] = text, source
     parsed: dict[str, object] = {}
     for name in FIELDS:
         try:
             parsed[name] = parse(name, texts[name])
         except ValueError as error:
-            where = sources.get(name, "default")
-            value = "…" if name in SECRETS else repr(texts[name])
+            where = found.get(name, "default")
+            value = "…" if name in SECRETS else repr(_hide(name, texts[name]))
             wrong.append(f"{name} = {value} (from {where}): {error}")
     wrong += _check_together(parsed)
     if wrong:
@@ -256,64 +330,19 @@ def load(
     return Loaded(
         Settings(**typing.cast("dict[str, typing.Any]", parsed)),
         texts,
-        {name: sources.get(name, "default") for name in FIELDS},
+        {name: found.get(name, "default") for name in FIELDS},
     )
 
 
-def _read_flags(arguments: collections.abc.Sequence[str], wrong: list[str]) -> dict[str, str]:
-    flags: dict[str, str] = {}
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        name, equals, value = argument.partition("=")
-        if not name.startswith("--") or name == "--":
-            wrong.append(f"{argument!r}: not a setting; settings are given as --name=value")
-            continue
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                wrong.append(f"{name}: a value is missing, as in {name}=VALUE")
-                continue
-            value = rest.pop(0)
-        flags[name.removeprefix("--").replace("-", "_")] = value
-    return flags
-
-
-def _read_file(file: pathlib.Path, *, required: bool, wrong: list[str]) -> dict[str, str]:
-    try:
-        text = file.read_text()
-    except OSError as error:
-        if required or file.exists():
-            wrong.append(f"{file}: cannot be read: {error.strerror}")
-        return {}
-    except UnicodeDecodeError as error:
-        wrong.append(f"{file}: not UTF-8 text: {error.reason} at byte {error.start}")
-        return {}
-    content = _parse_yaml(file, text, wrong)
-    return {
-        str(key): ",".join(map(str, value))
-        if isinstance(value, list)
-        else ("" if value is None else str(value))
-        for key, value in content.items()
+def _read_variables(environment: collections.abc.Mapping[str, str]) -> dict[str, str]:
+    names = origins.PROXY_VARIABLES
+    given = {name: environment.get(name.upper()) or environment.get(name, "") for name in names}
+    own = {
+        key.removeprefix(PREFIX).lower(): value
+        for key, value in environment.items()
+        if key.startswith(PREFIX)
     }
-
-
-def _parse_yaml(file: pathlib.Path, text: str, wrong: list[str]) -> dict[object, object]:
-    import yaml  # late: most starts have no file
-
-    try:
-        content = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        # Not the error's own text: it shows the line, and a token may stand there.
-        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        wrong.append(f"{file}: not YAML: {where}{error.problem}")
-        return {}
-    except yaml.YAMLError:
-        wrong.append(f"{file}: not YAML: it has characters that YAML does not allow")
-        return {}
-    if content is not None and not isinstance(content, dict):
-        wrong.append(f"{file}: not a mapping of settings")
-        return {}
-    return content or {}
+    return {name: proxy for name, proxy in given.items() if proxy} | own
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -324,12 +353,14 @@ def _unknown(name: str, known: list[str]) -> str:
 def _check_together(parsed: dict[str, object]) -> list[str]:
     wrong = []
     pods, services = parsed.get("pod_cidr"), parsed.get("service_cidr")
-    if (
-        isinstance(pods, ipaddress.IPv4Network)
-        and isinstance(services, ipaddress.IPv4Network)
-        and pods.overlaps(services)
-    ):
-        wrong.append(f"pod_cidr {pods} and service_cidr {services} overlap: choose others")
+    if isinstance(pods, parsers.Ranges) and isinstance(services, parsers.Ranges):
+        if pods.overlaps(services):
+            wrong.append(f"pod_cidr {pods} and service_cidr {services} overlap: choose others")
+        if (pods.ipv6 is None) != (services.ipv6 is None):
+            wrong.append(
+                f"pod_cidr {pods} and service_cidr {services}: one has an IPv6 range and one has "
+                "none: give both or neither"
+            )
     if "api_port" in parsed and parsed["api_port"] == parsed.get("http_port"):
         wrong.append(f"api_port and http_port are both {parsed['api_port']}: choose others")
     return wrong

@@ -7,6 +7,8 @@ import pathlib
 
 from p8s_supervisor import (
     audit,
+    commands,
+    component_files,
     components,
     context,
     credentials,
@@ -15,8 +17,12 @@ from p8s_supervisor import (
     health,
     limits,
     network,
+    proxies,
     record,
+    registries,
     runtime,
+    space,
+    trust,
 )
 
 
@@ -27,11 +33,14 @@ def set_up(run: context.Context, monitor: health.Monitor) -> None:
     """
     plan = run.plan
     network.check_ranges(plan)
+    record.check_version(run)
     damage.check(run)
     run.fresh = record.check(run) or plan.paths.new_volume.exists()
     if run.fresh:
         # Kept until the container ends: a sidecar that is killed in the first start begins again.
         files.write_once(plan.paths.new_volume, "")
+    else:
+        record.keep_version(run)
     write_runtime_configuration(plan)
     run.supervisor.start("containerd")
     run.admin = credentials.write(plan, fresh=run.fresh)
@@ -41,19 +50,30 @@ def set_up(run: context.Context, monitor: health.Monitor) -> None:
 
 
 def write_runtime_configuration(plan: components.Plan) -> None:
-    """containerd's configuration and command, and CNI's."""
+    """containerd's configuration and command, and CNI's; whom it trusts, and where images are."""
+    trust.install(plan)
+    registries.write(plan)
+    if variables := proxies.for_pods(plan):
+        spec = proxies.container_spec(commands.run(["ctr", "oci", "spec"]), variables)
+        files.write(plan.paths.container_spec, spec, mode=0o600)
     files.write(
         plan.paths.containerd_config,
         runtime.containerd_config(plan, snapshotter=choose_snapshotter(plan.paths.state)),
     )
     cni = runtime.cni_config(plan, port_map_backend="nftables")
     files.write(plan.paths.cni_config, cni, mode=0o600)
-    write_command(plan, "containerd", components.containerd(plan))
+    write_command(plan, "containerd", components.containerd(plan), proxies.environment(plan))
 
 
-def write_command(plan: components.Plan, name: str, command: list[str]) -> None:
+def write_command(
+    plan: components.Plan,
+    name: str,
+    command: list[str],
+    environment: dict[str, str] | None = None,
+) -> None:
     """A command that supervisord runs."""
-    files.write(plan.paths.commands / name, components.command_script(command), mode=0o600)
+    script = components.command_script(command, environment)
+    files.write(plan.paths.commands / name, script, mode=0o600)
 
 
 def write_configuration(run: context.Context) -> None:
@@ -64,9 +84,13 @@ def write_configuration(run: context.Context) -> None:
     own = limits.find()
     if (lack := limits.find_lack(own)) is not None:
         run.tell(lack)
-    kubelet = json.dumps(limits.fit(components.kubelet_config(plan), own), indent=2)
-    files.write(plan.paths.kubelet_config, kubelet, mode=0o600)
+    config = limits.fit(components.kubelet_config(plan), own)
+    config["evictionHard"] |= limits.eviction_room(space.size(plan.paths.state))
+    config = component_files.merge(plan, "kubelet", config)
+    files.write(plan.paths.kubelet_config, json.dumps(config, indent=2), mode=0o600)
     audit.write_policy(plan.paths.audit_policy, plan.settings.audit)
+    for path, text in component_files.list_texts(plan).items():
+        files.write(path, text, mode=0o600)
     # A start of its own for each static pod, see STEPS: what an earlier start left goes first. Not
     # where kubelet runs: this start was begun before, and those are its own.
     if "kubelet" not in {found.name for found in run.supervisor.list_processes() if found.pid}:

@@ -23,6 +23,7 @@ from p8s_supervisor import (
     logs,
     node,
     paths,
+    ports,
     processes,
     settings,
     shutdown,
@@ -81,6 +82,7 @@ def make_context() -> context.Context:
     """Wire everything that the flows need."""
     places = paths.Paths()
     loaded = settings.from_json(places.settings.read_text())
+    given = json.loads(places.given_files.read_text())
     journal = events.Journal()
     timeline = status.Timeline(origin=status.container_start(), listener=journal.record)
     story = logs.Story(places.logs / "sidecar.log")
@@ -93,7 +95,7 @@ def make_context() -> context.Context:
         story.add(told)
 
     return context.Context(
-        plan=components.Plan(loaded.settings, node.find_facts(), places),
+        plan=components.Plan(loaded.settings, node.find_facts(), places, given),
         loaded=loaded,
         supervisor=processes.Supervisord(places.supervisor_socket),
         timeline=timeline,
@@ -115,7 +117,7 @@ def serve(run: context.Context, monitor: health.Monitor) -> None:
         names=frozenset(names | set(chosen.extra_sans)),
         # Not the node's own addresses: from there kube-apiserver's proxy, port-forwards, probes and
         # pods on the node's network call on behalf of others.
-        trusted=frozenset(filter(None, [facts.gateway])),
+        trusted=frozenset(filter(None, [find_host(run)])),
         token=run.token,
         token_required=bool(chosen.api_token),
     )
@@ -127,6 +129,20 @@ def serve(run: context.Context, monitor: health.Monitor) -> None:
         run.fail(errors.P8sError(f"the HTTP API cannot listen on {where}: {error.strerror}"))
         return
     threading.Thread(target=serving.run, name="http", daemon=True).start()
+
+
+def find_host(run: context.Context) -> str | None:
+    """The address by which the host alone arrives; None where others arrive by it too."""
+    chosen, gateway = run.plan.settings, run.plan.facts.gateway
+    address, port = chosen.http_address, chosen.http_port
+    if gateway is None or not ports.is_passed_on(gateway, address=address, port=port):
+        return gateway
+    if not chosen.api_token:
+        run.tell(
+            f"port {port} is published beyond 127.0.0.1: the HTTP API wants a token of everybody. "
+            "Publish it at 127.0.0.1, or set P8S_API_TOKEN"
+        )
+    return None
 
 
 def make_api(run: context.Context, monitor: health.Monitor) -> api.Api:
@@ -230,12 +246,13 @@ def begin_service(run: context.Context, monitor: health.Monitor) -> None:
         completion.start(run, monitor, on_complete=lambda: tell_ready(run))
     monitor.note_restarts()  # what runs now is what a restart is seen by
     # late: nothing of it may slow the start
-    from p8s_supervisor import etcd_upkeep, keeper, renewal, watcher
+    from p8s_supervisor import etcd_upkeep, keeper, renewal, trust_maps, watcher
 
     watcher.start(run)
     renewal.start(run)
     keeper.start(run, monitor)
     etcd_upkeep.start(run)
+    trust_maps.start(run)
 
 
 def tell_resumed(run: context.Context, monitor: health.Monitor) -> None:

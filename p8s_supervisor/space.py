@@ -30,6 +30,12 @@ def find_lack(path: pathlib.Path, *, needed: int = LOW_BYTES) -> str | None:
     return None
 
 
+def size(path: pathlib.Path) -> int:
+    """Bytes of a file system, used or not."""
+    found = os.statvfs(path)
+    return found.f_blocks * found.f_frsize
+
+
 def free(path: pathlib.Path) -> int:
     """Bytes that are free in a file system."""
     found = os.statvfs(path)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import time
 
-from p8s_supervisor import errors, kube
+from p8s_supervisor import errors, kube, wait
 
 # History, which goes by itself.
 KEPT_RESOURCES = (("", "events"), ("events.k8s.io", "events"))
 # (resource, name) of what a controller makes anew at once, in every namespace; pods that are made
 # in the moment between would be refused, or start without.
-KEPT_OBJECTS = (("configmaps", "kube-root-ca.crt"), ("serviceaccounts", "default"))
+KEPT_OBJECTS = (
+    ("configmaps", "kube-root-ca.crt"),
+    ("configmaps", "p8s-ca-bundle"),
+    ("serviceaccounts", "default"),
+)
 # The apiserver's own, in the namespace `default`.
 KEPT_IN_DEFAULT = (
     ("services", "kubernetes"),
@@ -158,9 +163,10 @@ class Found:
 class Sweep:
     """Deletes what a namespace holds, and looks what is left."""
 
-    def __init__(self, client: kube.Client, namespace: str) -> None:
-        self._client, self._namespace = client, namespace
+    def __init__(self, client: kube.Client, namespace: str, *, clock: wait.Clock = time) -> None:
+        self._client, self._namespace, self._clock = client, namespace, clock
         self._asked: set[str] = set()
+        self._refused_since: dict[str, float] = {}
         self.resources: list[Resource] = []
         self.deleted: list[str] = []
         self.refused: dict[str, str] = {}
@@ -209,8 +215,8 @@ class Sweep:
     def delete(self, found: collections.abc.Iterable[Found]) -> None:
         """Ask for the deletion of each, once; what is refused is asked for again the next time."""
         for each in found:
-            self.grace = max(self.grace, each.grace)
             if each.uid in self._asked:
+                self.grace = max(self.grace, each.grace)
                 continue
             try:
                 self._client.delete(
@@ -227,21 +233,33 @@ class Sweep:
                     raise
                 if error.status != 409:  # another one by that name: the next look finds it
                     self.refused[str(each)] = error.message
+                    self._refused_since.setdefault(str(each), self._clock.monotonic())
                 continue
             self.refused.pop(str(each), None)
+            self._refused_since.pop(str(each), None)
             self._asked.add(each.uid)
             self.deleted.append(str(each))
+            # Of those that end: what is refused a deletion has no grace that could be waited for.
+            self.grace = max(self.grace, each.grace)
 
     def go_on(self, *, custom_only: bool = False) -> str | None:
         """Delete what is there; what is left and why, None where nothing is."""
         found = self.look(custom_only=custom_only)
         self.delete(found)
         self._forget_refusals(found)
+        found.sort(key=lambda each: str(each) not in self.refused)  # only the first few are told
         told = [f"{each} ({self.refused.get(str(each), each.reason)})" for each in found]
         if len(told) > LISTED:
             told = [*told[:LISTED], f"and {len(told) - LISTED} more"]
         return ", ".join(told) or None
 
+    def refused_for(self) -> float:
+        """How long one deletion has been refused on end, in seconds; 0 where none is."""
+        now = self._clock.monotonic()
+        return now - min(self._refused_since.values(), default=now)
+
     def _forget_refusals(self, found: list[Found]) -> None:
         there = {str(each) for each in found} | {resource.label for resource in self.resources}
         self.refused = {name: why for name, why in self.refused.items() if name in there}
+        since = self._refused_since.items()
+        self._refused_since = {name: moment for name, moment in since if name in there}

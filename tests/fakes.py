@@ -30,10 +30,13 @@ from p8s_supervisor import (
 FACTS = node.Facts(
     address="172.17.0.2",
     gateway="172.17.0.1",
+    ipv6_address=None,
     networks=(ipaddress.IPv4Network("172.17.0.0/16"),),
+    mtu=1500,
     cgroup_version=2,
     privileged=True,
     can_raise_limits=True,
+    kernel=(6, 12),
 )
 STARTED_AT = 1767225600.0  # 2026-01-01T00:00:00Z
 VERSIONS = {"kubernetes": "v1.37.2", "etcd": "3.6.16"}

@@ -18,6 +18,7 @@ Exit codes:
   0    done; `run`: the cluster stopped as asked
   1    failed, or not ready
   2    wrong arguments or settings: every one of them is named
+  3    `run`, `wait`: the cluster runs, and some of your manifests are refused
   130  ended by Ctrl-C
 `run` ends with the cluster's own code, `exec` with its command's."""
 

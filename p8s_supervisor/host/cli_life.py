@@ -149,7 +149,11 @@ def _row(entry: dict[str, typing.Any]) -> list[str]:
     help="give up after this long",
 )
 def wait_(name: str, timeout: float) -> None:
-    """Wait until a cluster is ready; 1 where it is not in time, with what is missing."""
+    """Wait until a cluster is ready.
+
+    Where it is not in time, what is missing is told, and the exit code is 1; 3 where the cluster runs
+    and only refuses manifests of yours.
+    """
     engine = docker_host.connect()
     cluster = cli_options.find_running(engine, name)
     api = cli_options.make_client(engine, cluster)
@@ -164,7 +168,12 @@ def wait_(name: str, timeout: float) -> None:
             return error.message
         return "; ".join(f"{thing}: {why}" for thing, why in missing.items()) or None
 
-    wait.until(look, awaited=f"the cluster {name} to be ready", seconds=timeout, interval=0.1)
+    try:
+        wait.until(look, awaited=f"the cluster {name} to be ready", seconds=timeout, interval=0.1)
+    except errors.WaitTimeoutError as error:
+        if api.status()["state"] == "degraded":
+            error.exit_code = errors.ExitCode.DEGRADED
+        raise
     console.tell(f"{name} is ready")
 
 

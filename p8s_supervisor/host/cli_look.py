@@ -45,6 +45,11 @@ def describe(found: console.Status) -> dict[tuple[str, ...], list[list[str]]]:
     """The tables below the first one: columns → rows; those without a row are left out."""
     tables = {
         ("MISSING", "REASON"): [[thing, why] for thing, why in found["missing"].items()],
+        # Of a node that is older than this command there is no such list.
+        ("POD", "IMAGE", "IS NOT PULLED"): [
+            [one["pod"], one["image"], one["message"] or one["reason"]]
+            for one in found.get("failing_pulls", [])
+        ],
         ("PHASE", "START", "SECONDS"): [
             [
                 phase["name"],

@@ -12,12 +12,25 @@ import typing
 import click
 
 from p8s_supervisor import errors, settings
-from p8s_supervisor.host import cli_options, clusters, console, contexts, docker_host, runs
+from p8s_supervisor.host import (
+    cli_options,
+    clusters,
+    console,
+    contexts,
+    docker_host,
+    follow,
+    mounts,
+    runs,
+)
 
 # Variables that are for the command on the host; all other P8S_* are the cluster's settings.
 HOST_VARIABLES = ("P8S_IMAGE", "P8S_NAME", "P8S_CONFIG")
 POLICIES = ("no", "always", "unless-stopped", "on-failure")
 FAILED = int(errors.ExitCode.START_FAILED)
+# An option's text; several of one that may be given more than once.
+Given = str | tuple[str, ...] | None
+# By the state of a cluster that runs.
+CODES = {"ready": 0, "degraded": int(errors.ExitCode.DEGRADED), "not ready": FAILED}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +48,7 @@ class Asked:
     publish_http: int | None
     publish_api: int | None
     network: str
+    volumes: tuple[dict[str, typing.Any], ...]
     no_check: bool
     bundle_on_failure: pathlib.Path | None
 
@@ -50,6 +64,7 @@ def _add_settings(command: click.Command) -> click.Command:
             click.Option(
                 names,
                 metavar="VALUE",
+                multiple=name in settings.REPEATED,
                 help=f"{field.metadata['help']} (default: {default}; {settings.env_name(name)})",
             )
         )
@@ -63,6 +78,15 @@ def _check_restart(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+def _check_volumes(
+    _: click.Context, __: click.Parameter, value: tuple[str, ...]
+) -> tuple[dict[str, typing.Any], ...]:
+    try:
+        return tuple(mounts.parse(text) for text in value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def _check_address(_: click.Context, __: click.Parameter, value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
@@ -72,7 +96,7 @@ def _check_address(_: click.Context, __: click.Parameter, value: str) -> str:
 
 def make_wanted(
     asked: Asked,
-    given: collections.abc.Mapping[str, str | None],
+    given: collections.abc.Mapping[str, Given],
     environment: collections.abc.Mapping[str, str],
 ) -> runs.Wanted:
     """What is to be run, checked as the node will check it.
@@ -102,6 +126,7 @@ def make_wanted(
             config=file.read_bytes() if file else None,
             network=asked.network,
             kubeconfig="" if asked.no_kubeconfig else str(kubeconfig),
+            mounts=asked.volumes,
         ),
         settings=loaded.settings,
         publish_http=asked.publish_http,
@@ -110,9 +135,12 @@ def make_wanted(
     )
 
 
-def _make_flags(asked: Asked, given: collections.abc.Mapping[str, str | None]) -> tuple[str, ...]:
+def _make_flags(asked: Asked, given: collections.abc.Mapping[str, Given]) -> tuple[str, ...]:
     flags = tuple(
-        f"{settings.flag_name(name)}={text}" for name, text in given.items() if text is not None
+        f"{settings.flag_name(name)}={text}"
+        for name, texts in given.items()
+        for text in (texts if isinstance(texts, tuple) else (texts,))
+        if text is not None
     )
     if asked.bundle_on_failure and given.get("failure_bundle") is None:
         flags += ("--failure-bundle=true",)
@@ -150,12 +178,12 @@ def run_foreground(engine: docker_host.Engine, wanted: runs.Wanted, asked: Asked
     Returns:
         The container's exit code.
     """
-    with runs.Interrupts() as interrupts:
+    with follow.Interrupts() as interrupts:
         cluster = runs.start(engine, wanted)
         try:
             interrupts.watch(cluster)
-            follower = runs.Follower(cluster)
-            if _show_start(engine, cluster):
+            follower = follow.Follower(cluster)
+            if _show_start(engine, wanted, cluster) is not None:
                 follower.is_shown = True
             code = engine.wait(cluster)
             lines = follower.finish()
@@ -171,13 +199,18 @@ def run_foreground(engine: docker_host.Engine, wanted: runs.Wanted, asked: Asked
 
 
 def run_detached(engine: docker_host.Engine, wanted: runs.Wanted, asked: Asked) -> int:
-    """Start a cluster and return when it is ready, or has failed."""
-    with runs.Interrupts() as interrupts:
+    """Start a cluster and return when it is ready, has failed, or runs and is not ready.
+
+    Returns:
+        The container's exit code, or where it runs that of its state.
+    """
+    with follow.Interrupts() as interrupts:
         cluster = runs.start(engine, wanted)
         interrupts.watch(cluster)
-        follower = runs.Follower(cluster)
-        if _show_start(engine, cluster):
-            return 0
+        follower = follow.Follower(cluster)
+        state = _show_start(engine, wanted, cluster)
+        if state is not None:
+            return CODES[state]
         now = engine.refresh(cluster)
         if now is not None and now.state != "exited":
             engine.stop(cluster)  # a restart policy would try for ever
@@ -193,19 +226,23 @@ def run_detached(engine: docker_host.Engine, wanted: runs.Wanted, asked: Asked) 
         return code or FAILED
 
 
-def _show_start(engine: docker_host.Engine, cluster: clusters.Cluster) -> bool:
-    """Show the phases, then how to use the cluster; False where it ended first."""
+def _show_start(
+    engine: docker_host.Engine, wanted: runs.Wanted, cluster: clusters.Cluster
+) -> str | None:
+    """Show the phases, then how to use the cluster; its state, or None where it ended first."""
     phases = console.make_phases(f"{cluster.name} starts")
     try:
-        status = runs.await_ready(engine, cluster, phases.show)
+        status = follow.await_ready(
+            engine, cluster, phases.show, seconds=wanted.settings.start_timeout
+        )
     finally:
         phases.close()
     if status is None:
-        return False
+        return None
     api = cli_options.make_client(engine, cluster)
     context = runs.add_context(engine, api, cluster)
-    runs.tell_ready(cluster, status, api.url, context)
-    return True
+    follow.tell_started(cluster, status, api.url, context)
+    return str(status["state"])
 
 
 def _tell_end(cluster: clusters.Cluster, code: int, lines: collections.abc.Sequence[str]) -> None:
@@ -280,6 +317,16 @@ def check_host(wanted: runs.Wanted) -> None:
 )
 @click.option("--network", default="", help="a docker network to be in")
 @click.option(
+    "--volume",
+    "-v",
+    "volumes",
+    multiple=True,
+    metavar="SOURCE:TARGET[:OPTIONS]",
+    callback=_check_volumes,
+    help="a directory or a file of the engine's host in the node, as docker's own option; pods reach "
+    "it by hostPath",
+)
+@click.option(
     "--no-check", is_flag=True, help="do not look at the host first, as `p8s doctor` does"
 )
 @click.option(
@@ -294,8 +341,9 @@ def run(ctx: click.Context, /, **options: typing.Any) -> None:
 
     In the foreground the command follows the cluster and ends with it: Ctrl-C stops the cluster in
     order, a second one kills it; container and context are removed, and the state is kept in the
-    volume p8s-NAME for the next run. With --detach it returns when the cluster is ready; the context
-    of one that ends by itself is taken out by the next `p8s list` or `p8s run`.
+    volume p8s-NAME for the next run. With --detach it returns when the cluster is ready, or with 3
+    where the cluster runs and refuses manifests of yours; the context of one that ends by itself is
+    taken out by the next `p8s list` or `p8s run`.
 
     Settings are options here, P8S_* variables, or keys of a YAML file, in this order.
     """

@@ -143,6 +143,10 @@ class Client:
         """The support bundle, a tar.gz, in pieces."""
         yield from self._stream("/bundle", {}, seconds=LONG_SECONDS)
 
+    def request(self, method: str, path: str, *, seconds: float = SECONDS) -> bytes:
+        """What the API answers at a path, as it is."""
+        return self._request(method, path, seconds=seconds).content
+
     def _json(self, method: str, path: str, *, seconds: float = SECONDS) -> typing.Any:
         return _read_json(self._request(method, path, seconds=seconds))
 

@@ -42,6 +42,7 @@ class Spec:
         config: content of the node's /etc/p8s/config.yaml; None for no file.
         network: a docker network; empty for the engine's default.
         kubeconfig: the file that gets the context; empty for none.
+        mounts: what else of the host is in the node, see `mounts`.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Spec:
     config: bytes | None = None
     network: str = ""
     kubeconfig: str = ""
+    mounts: tuple[collections.abc.Mapping[str, typing.Any], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,8 @@ def host_options(spec: Spec) -> dict[str, typing.Any]:
     # on the container's own.
     if spec.keeps_state:
         options["binds"] = {container_name(spec.name): {"bind": STATE, "mode": "rw"}}
+    if spec.mounts:
+        options["mounts"] = [dict(mount) for mount in spec.mounts]
     if policy != "no":
         options["restart_policy"] = {"Name": policy, "MaximumRetryCount": int(times or 0)}
     if spec.network:

@@ -117,6 +117,11 @@ class Engine:
             tags=tuple(found.get("RepoTags") or ()),
         )
 
+    def pull_image(self, name: str) -> None:
+        """Get an image from its registry."""
+        with _told():
+            self._sdk.images.pull(name)
+
     def export_image(self, name: str) -> collections.abc.Iterator[bytes]:
         """An image as `docker save` writes it, in pieces."""
         with _told():

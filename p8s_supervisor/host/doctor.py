@@ -142,15 +142,17 @@ def judge_engine(facts: doctor_facts.Facts, _: Wanted) -> Finding:
     return Finding("engine", Level.OK, told)
 
 
-def judge_kernel(facts: doctor_facts.Facts, _: Wanted) -> Finding:
+def judge_kernel(facts: doctor_facts.Facts, wanted: Wanted) -> Finding:
     """The kernel's age."""
     numbers = re.match(r"(\d+)\.(\d+)", facts.kernel)
     if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST_KERNEL:
         least = ".".join(map(str, OLDEST_KERNEL))
+        told = f"Linux {facts.kernel}: kube-proxy's nftables mode needs {least}"
+        asked = wanted.settings.proxy_mode == "nftables"
         return Finding(
             "kernel",
-            Level.ERROR,
-            f"Linux {facts.kernel}: kube-proxy's nftables mode needs {least}",
+            Level.ERROR if asked else Level.WARNING,
+            told if asked else f"{told}; iptables mode is taken, and p8s is not tested there",
             "sudo apt-get install --only-upgrade linux-image-generic; sudo reboot",
         )
     return Finding("kernel", Level.OK, f"Linux {facts.kernel}")
@@ -348,7 +350,7 @@ def judge_ranges(facts: doctor_facts.Facts, wanted: Wanted) -> Finding:
         for label, chosen in ranges.items()
         for name, networks in facts.networks.items()
         for network in networks
-        if network.overlaps(chosen)
+        if any(network.overlaps(part) for part in chosen.networks)
     ]
     if not clashes:
         told = ", ".join(f"{label} {chosen}" for label, chosen in ranges.items())

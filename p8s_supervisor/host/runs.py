@@ -1,28 +1,18 @@
-"""A cluster's life as `p8s run` sees it: start, follow, stop, and nothing left but its state."""
+"""A cluster's life as `p8s run` sees it: ports, container, context, and nothing left but its state."""
 
 from __future__ import annotations
 
-import collections
 import collections.abc
 import dataclasses
 import ipaddress
 import os
 import pathlib
-import signal
 import socket
-import threading
-import time
-import types
-import typing
 
 from p8s_supervisor import errors, settings
-from p8s_supervisor.host import cli_options, client, clusters, console, contexts, docker_host
+from p8s_supervisor.host import client, clusters, console, contexts, docker_host
 
 ATTEMPTS = 3
-INTERVAL = 0.1
-LOG_LINES = 30
-# What the node says when it is ready is right inside it; on the host, `tell_ready` says it.
-_INSIDE = ("ready: ", "  curl ", "  kubectl ")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,87 +32,6 @@ class Wanted:
     publish_http: int | None = None
     publish_api: int | None = None
     names_server: bool = False
-
-
-class Interrupts:
-    """SIGINT, SIGTERM and SIGHUP end the cluster in order; a second one kills it.
-
-    Attributes:
-        count: how many came.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._cluster: clusters.Cluster | None = None
-        self._before: dict[signal.Signals, typing.Any] = {}
-
-    def __enter__(self) -> Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_IGN:
-                continue  # nohup, or a job in a script's background
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def watch(self, cluster: clusters.Cluster) -> None:
-        """From now on this cluster is ended; at once, where a signal has come before."""
-        self._cluster = cluster
-        if self.count:
-            self._end(cluster)
-
-    def _handle(self, number: int, _: types.FrameType | None) -> None:
-        self.count += 1
-        if self._cluster is not None:
-            self._end(self._cluster)
-
-    def _end(self, cluster: clusters.Cluster) -> None:
-        # A thread with a connection of its own: the main thread is somewhere in another one.
-        action = "kill" if self.count > 1 else "stop"
-        threading.Thread(target=_end, args=(cluster, action), daemon=True).start()
-        if action == "stop":
-            os.write(2, b"\np8s: stopping; a second signal kills\n")  # print is not reentrant
-
-
-def _end(cluster: clusters.Cluster, action: str) -> None:
-    engine = docker_host.connect()
-    if action == "kill":
-        engine.kill(cluster)
-    else:
-        engine.stop(cluster)
-
-
-class Follower:
-    """Reads what a container prints, from its start to its end; keeps the last lines.
-
-    Attributes:
-        lines: the last lines.
-        is_shown: whether each line is printed as it comes.
-    """
-
-    def __init__(self, cluster: clusters.Cluster) -> None:
-        self.lines: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
-        self._cluster = cluster
-        self.is_shown = False
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def finish(self) -> list[str]:
-        """The last lines of a container that has ended."""
-        self._thread.join(timeout=5)
-        return list(self.lines)
-
-    def _read(self) -> None:
-        engine = docker_host.connect()
-        for line in client.split_lines(engine.read_logs(self._cluster, follow=True)):
-            self.lines.append(line)
-            if self.is_shown and not line.partition("] ")[2].startswith(_INSIDE):
-                try:
-                    console.tell(line)
-                except OSError:  # nobody reads any more; the lines are kept all the same
-                    self.is_shown = False
 
 
 def choose_ports(wanted: Wanted) -> tuple[int, int]:
@@ -265,55 +174,6 @@ def make_room(engine: docker_host.Engine, spec: clusters.Spec) -> None:
             hint=f"`docker start {spec.name}`, or choose another --name",
         )
     engine.remove(before)
-
-
-def await_ready(
-    engine: docker_host.Engine,
-    cluster: clusters.Cluster,
-    show: collections.abc.Callable[[console.Status], None] = lambda _: None,
-) -> console.Status | None:
-    """Poll /status until the cluster is ready.
-
-    Returns:
-        The status; None where the container ended first.
-    """
-    if not cluster.is_running:  # it ended at once, and has no ports any more
-        return None
-    api = cli_options.make_client(engine, cluster)
-    next_look = 0.0
-    while True:
-        try:
-            status = api.status()
-        except errors.RequestError as error:
-            if error.status not in (0, 503):
-                raise
-            next_look = 0.0  # it may have ended
-        else:
-            show(status)
-            if status["state"] == "ready":
-                return status
-        if time.monotonic() >= next_look:
-            next_look = time.monotonic() + 1
-            now = engine.refresh(cluster)
-            # With a restart policy, a failed start begins again: that is no start either.
-            if now is None or not now.is_running or now.restarts > cluster.restarts:
-                return None
-        time.sleep(INTERVAL)
-
-
-def tell_ready(cluster: clusters.Cluster, status: console.Status, url: str, context: str) -> None:
-    """The lines that people wait for."""
-    versions, addresses = status["versions"], status["addresses"]
-    console.tell(
-        f"{cluster.name} is ready after {max(status['conditions'].values(), default=0):.1f} s: "
-        f"Kubernetes {versions['kubernetes']} at {addresses['apiserver']}"
-    )
-    option = "" if cluster.name == "default" else f" --name {cluster.name}"
-    if context:
-        console.tell(f"  kubectl get pods -A   (context {context})")
-    else:
-        console.tell(f"  p8s kubeconfig{option} > p8s.kubeconfig")
-    console.tell(f"  p8s status{option}   (HTTP API: {url})")
 
 
 def add_context(engine: docker_host.Engine, api: client.Client, cluster: clusters.Cluster) -> str:

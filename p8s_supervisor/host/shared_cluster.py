@@ -18,29 +18,35 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import io
 import json
 import os
 import pathlib
 import shutil
 import sys
+import tarfile
 import tempfile
 import typing
 
 from p8s_supervisor import errors, files, wait
-from p8s_supervisor.host import cluster_access
+from p8s_supervisor.host import cli_load, client, cluster_access, clusters, docker_host
 
 # The container's own limit is P8S_START_TIMEOUT; this one is for an engine that hangs.
 START_SECONDS = 300.0
+# The one binary of Kubernetes' components; it is what it is called.
+PROGRAM = "/usr/local/bin/hyperkube"
 # Detaches, waits for the controller's end, and removes what it could not.
 REAPER = """
-import fcntl, os, shutil, subprocess, sys
+import contextlib, fcntl, os, shutil, sys, time
+from p8s_supervisor import errors
+from p8s_supervisor.host import shared_cluster
 if os.fork():
     os._exit(0)
 os.setsid()
 nothing = os.open(os.devnull, os.O_RDWR)
 for number in range(3):
     os.dup2(nothing, number)
-directory, *command = sys.argv[1:]
+directory, container = sys.argv[1:]
 try:
     with open(directory + "/owner") as owner, open(directory + "/lock") as lock:
         fcntl.flock(owner, fcntl.LOCK_EX)
@@ -48,7 +54,10 @@ try:
 except FileNotFoundError:
     pass
 if os.path.exists(directory):  # or else the controller has come to its end
-    subprocess.run(command)
+    for pause in (1, 0):
+        with contextlib.suppress(errors.P8sError):
+            shared_cluster.remove(container)
+        time.sleep(pause)  # what a worker that has died asked the engine for is done by then
     shutil.rmtree(directory, ignore_errors=True)
 """
 
@@ -79,15 +88,14 @@ class Session:
         Raises:
             P8sError: it cannot be had; the same error for everybody who asks.
         """
-        with self.locked() as lock:
-            found = self._read()
-            if found is not None:
-                return found
+        with self.locked():
+            cluster = self._read()
+            if cluster is not None:
+                return cluster
             try:
-                container = (
-                    cluster_access.find(self.existing) if self.existing else self._start(lock)
-                )
-                cluster = cluster_access.connect(container, self.directory / "kubeconfig")
+                engine = docker_host.connect()
+                found = engine.get(self.existing) if self.existing else self._start(engine)
+                cluster = cluster_access.connect(engine, found, self.directory / "kubeconfig")
             except errors.P8sError as error:
                 (self.directory / "failure").write_text(str(error))
                 raise
@@ -104,20 +112,13 @@ class Session:
         stored = json.loads(file.read_text())
         return cluster_access.Cluster(**stored | {"kubeconfig": pathlib.Path(stored["kubeconfig"])})
 
-    def _start(self, lock: int) -> str:
-        cluster_access.check_image(self.image)
+    def _start(self, engine: docker_host.Engine) -> clusters.Cluster:
         (self.directory / "asked").touch()
         if not self.keep:
-            remove = remove_command(self.container)
-            cluster_access.run([sys.executable, "-c", REAPER, str(self.directory), *remove])
-        # The engine's client keeps the lock if this process dies: who removes the container waits
-        # until it is there.
-        cluster_access.run(
-            cluster_access.start_command(self.container, self.image, self.settings),
-            seconds=START_SECONDS,
-            pass_fds=(lock,),
-        )
-        return self.container
+            reaper = [sys.executable, "-c", REAPER, str(self.directory), self.container]
+            cluster_access.run(reaper)
+        name = self.container.removeprefix(clusters.container_name(""))
+        return cluster_access.start(engine, name, self.image, self.settings)
 
     def find_kubectl(self, cluster: cluster_access.Cluster) -> cluster_access.Kubectl:
         """kubectl on PATH, or else the image's own, copied out once for the session."""
@@ -126,8 +127,11 @@ class Session:
             copied = self.directory / "kubectl"
             with self.locked():
                 if not copied.exists():
-                    source = f"{cluster.container}:/usr/local/bin/kubectl"
-                    cluster_access.run(["docker", "cp", "--follow-link", source, str(copied)])
+                    engine = docker_host.connect()
+                    packed = engine.copy(engine.get(cluster.container), PROGRAM)
+                    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+                        file = archive.extractfile(archive.getmembers()[0])
+                        files.write(copied, file.read() if file else b"", mode=0o700)
             program = str(copied)
         return cluster_access.Kubectl(program=program, kubeconfig=cluster.kubeconfig)
 
@@ -135,14 +139,16 @@ class Session:
         """Copy images from the docker engine into the cluster, each once for the session.
 
         Raises:
-            CommandError: the engine has no such image, or containerd did not take it.
+            P8sError: the engine has no such image, or the cluster did not take it.
         """
         record = self.directory / "loaded"
         with self.locked():
             loaded = record.read_text().splitlines() if record.exists() else []
             missing = [name for name in names if name not in loaded]
             if missing:
-                cluster_access.load(cluster.container, missing)
+                api = client.Client(cluster.url, token=cluster.token)
+                engine = docker_host.connect(seconds=docker_host.EXPORT_SECONDS)
+                cli_load.load_images(api, engine, missing)
                 record.write_text("\n".join([*loaded, *missing]))
 
     def end(self) -> None:
@@ -151,28 +157,35 @@ class Session:
             return
         if (self.directory / "asked").exists():
             with contextlib.suppress(errors.WaitTimeoutError), self.locked(seconds=60):
-                pass  # a `docker run` whose worker has died is done now
+                pass  # no worker is at the start
             try:
-                cluster_access.run(remove_command(self.container), seconds=60)
-            except errors.CommandError:
+                remove(self.container)
+            except errors.P8sError:
                 return  # the directory is there: the reaper tries again
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextlib.contextmanager
-    def locked(self, *, seconds: float = START_SECONDS) -> typing.Iterator[int]:
-        """Keep the session's other processes out; gives the lock's file descriptor."""
+    def locked(self, *, seconds: float = START_SECONDS) -> typing.Iterator[None]:
+        """Keep the session's other processes out."""
         with (self.directory / "lock").open("w") as lock:
             wait.until(
                 lambda: None if try_lock(lock) else "another process of the session has it",
                 awaited="the lock of the pytest session's cluster",
                 seconds=seconds,
             )
-            yield lock.fileno()
+            yield
 
 
-def remove_command(container: str) -> list[str]:
-    """The command that removes a cluster, in whatever state it is, with its anonymous volume."""
-    return ["docker", "rm", "--force", "--volumes", container]
+def remove(container: str) -> None:
+    """Remove a cluster, in whatever state it is, with its anonymous volume.
+
+    Raises:
+        P8sError: the engine does not.
+    """
+    engine = docker_host.connect()
+    cluster = engine.find(container)
+    if cluster is not None:
+        engine.remove(cluster)
 
 
 def make_name() -> str:

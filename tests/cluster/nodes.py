@@ -158,6 +158,7 @@ def run(
     *settings: str,
     options: typing.Sequence[str] = (),
     ports: tuple[int, int] | None = None,
+    image: str = IMAGE,
 ) -> typing.Iterator[Node]:
     """A container, gone at the end.
 
@@ -165,6 +166,7 @@ def run(
         settings: p8s' own flags.
         options: more for `docker run`.
         ports: the HTTP API's and the apiserver's port in the container.
+        image: another than that which is tested.
     """
     inside_http, inside_api = ports or (8989, 6443)
     node = Node(unique("p8s-test"), free_port(), free_port())
@@ -177,7 +179,7 @@ def run(
             f"--publish=127.0.0.1:{node.http_port}:{inside_http}",
             f"--publish=127.0.0.1:{node.api_port}:{inside_api}",
             *options,
-            IMAGE,
+            image,
             f"--api-server=https://127.0.0.1:{node.api_port}",
             *settings,
         )

@@ -13,35 +13,10 @@ import typing
 import pytest
 
 from p8s_supervisor import server, wait
-from tests.cluster import nodes, pods
+from tests.cluster import doors, nodes, pods
 
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "security.md"
 TOKEN = "token-of-the-doors"
-
-# What each of these URLs or ports answers to somebody without credentials.
-CALL = """
-import socket, ssl, sys, urllib.error, urllib.request
-context = ssl._create_unverified_context()
-for asked in sys.argv[1:]:
-    method, url = asked.split(" ")
-    headers = {"Host": "127.0.0.1"} if url.startswith("http:") else {}
-    request = urllib.request.Request(url, method=method, headers=headers)
-    try:
-        print(asked, urllib.request.urlopen(request, timeout=3, context=context).status)
-    except urllib.error.HTTPError as error:
-        known = url.startswith("https:") and error.code in (401, 403)
-        print(asked, "denied" if known else error.code)
-    except Exception as error:
-        told = str(error).upper().replace(" ", "_")
-        print(asked, "certificate" if "CERTIFICATE_REQUIRED" in told else
-              "refused" if "REFUSED" in told else "timeout" if "TIMED_OUT" in told else told)
-"""
-OPEN = ("GET /livez", "GET /ready", "GET /status", "GET /metrics", "GET /openapi.json")
-SHUT = (
-    *("GET /kubeconfig", "GET /settings", "GET /events", "GET /logs", "GET /logs/etcd"),
-    *("GET /images", "GET /bundle", "POST /images", "POST /users", "POST /apply"),
-    *("POST /reset/default", "POST /stop"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -58,36 +33,6 @@ def guarded(network: str) -> typing.Iterator[nodes.Node]:
     with nodes.run("--drain=none", options=options) as node:
         node.await_ready()
         yield node
-
-
-def run_beside(node: nodes.Node, *command: str, options: typing.Sequence[str] = ()) -> str:
-    """Run a command in another container of the node's docker network."""
-    network = node.inspect("{{.HostConfig.NetworkMode}}")
-    where = f"--network={'bridge' if network == 'default' else network}"
-    shown = ("--rm", "--tmpfs=/var/lib/p8s", where, f"--entrypoint={command[0]}", *options)
-    return nodes.docker("run", *shown, nodes.IMAGE, *command[1:])
-
-
-def expect(address: str) -> dict[str, str]:
-    """What a place that is not the host finds at the node's address: request → answer."""
-    answers = {f"{method} http://{address}:8989{path}": "200" for method, path in split(OPEN)}
-    answers |= {f"{method} http://{address}:8989{path}": "401" for method, path in split(SHUT)}
-    answers[f"GET https://{address}:6443/api/v1/secrets"] = "denied"
-    answers[f"GET https://{address}:10250/pods"] = "denied"
-    answers[f"POST https://{address}:10250/run/kube-system/a/b"] = "denied"
-    for port in (2379, 2380, 10248, 10249, 10255, 10256, 10257, 10259):
-        answers[f"GET https://{address}:{port}/"] = "refused"
-    return answers
-
-
-def split(requests: typing.Iterable[str]) -> list[list[str]]:
-    return [request.split(" ") for request in requests]
-
-
-def read_answers(told: str) -> dict[str, str]:
-    return {
-        asked: answer for asked, _, answer in (line.rpartition(" ") for line in told.splitlines())
-    }
 
 
 def test_the_table_of_listeners_is_what_listens(cluster: nodes.Node) -> None:
@@ -109,20 +54,23 @@ def test_the_table_of_listeners_is_what_listens(cluster: nodes.Node) -> None:
 
 
 def test_a_container_of_the_same_network_gets_in_nowhere(cluster: nodes.Node) -> None:
-    wanted = expect(cluster.address)
-    assert read_answers(run_beside(cluster, "python3", "-c", CALL, *wanted)) == wanted
+    wanted = doors.expect(cluster.address)
+    assert (
+        doors.read_answers(doors.run_beside(cluster, "python3", "-c", doors.CALL, *wanted))
+        == wanted
+    )
     gateway = cluster.inspect("{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}")
     by_the_host = f"GET http://{gateway}:{cluster.http_port}/ready"
-    told = read_answers(run_beside(cluster, "python3", "-c", CALL, by_the_host))
+    told = doors.read_answers(doors.run_beside(cluster, "python3", "-c", doors.CALL, by_the_host))
     assert told[by_the_host] in ("refused", "timeout"), "what the host has published on loopback"
 
 
 def test_a_pod_gets_in_nowhere(cluster: nodes.Node, admin: nodes.Kubectl, namespace: str) -> None:
     admin.apply(pods.sleeper("caller"))
     admin.await_ready("pod/caller")
-    wanted = expect(cluster.address)
-    told = admin("exec", "caller", "--", *pods.python(CALL, *wanted))
-    assert read_answers(told) == wanted
+    wanted = doors.expect(cluster.address)
+    told = admin("exec", "caller", "--", *pods.python(doors.CALL, *wanted))
+    assert doors.read_answers(told) == wanted
     seen = admin("exec", "caller", "--", "sh", "-c", "ls /run /run/p8s /run/containerd 2>&1; true")
     assert "sock" not in seen
 
@@ -137,7 +85,7 @@ def test_a_pod_on_the_nodes_network_is_a_stranger_too(
     wanted = {
         f"{method} http://{address}:8989{path}": "401"
         for address in ("127.0.0.1", cluster.address)
-        for method, path in split(SHUT)
+        for method, path in doors.split(doors.SHUT)
     }
     wanted |= {
         "GET http://127.0.0.1:8989/ready": "200",
@@ -148,7 +96,7 @@ def test_a_pod_on_the_nodes_network_is_a_stranger_too(
         "GET https://127.0.0.1:10257/metrics": "denied",
         "GET https://127.0.0.1:10259/metrics": "denied",
     }
-    told = read_answers(admin("exec", "caller", "--", *pods.python(CALL, *wanted)))
+    told = doors.read_answers(admin("exec", "caller", "--", *pods.python(doors.CALL, *wanted)))
     assert told == wanted
 
 
@@ -204,8 +152,8 @@ exec "$@"
 def test_a_neighbour_does_not_reach_the_nodes_loopback(guarded: nodes.Node) -> None:
     assert guarded.execute("cat", "/proc/sys/net/ipv4/conf/all/route_localnet").strip() == "1"
     asked = [f"GET https://127.0.0.1:{port}/" for port in (2379, 10249, 10257)]
-    command = ("sh", "-c", LEAD, guarded.address, *pods.python(CALL, *asked))
-    told = read_answers(run_beside(guarded, *command, options=["--privileged"]))
+    command = ("sh", "-c", LEAD, guarded.address, *pods.python(doors.CALL, *asked))
+    told = doors.read_answers(doors.run_beside(guarded, *command, options=["--privileged"]))
     assert told == dict.fromkeys(asked, "timeout")
 
 

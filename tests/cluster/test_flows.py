@@ -10,7 +10,7 @@ import typing
 import pytest
 import requests
 
-from p8s_supervisor import logs, report, wait
+from p8s_supervisor import logs, report, reset, wait
 from tests.cluster import nodes, pods
 
 # A reset waits for pods; with a second's grace each it takes a few.
@@ -317,6 +317,48 @@ def test_a_reset_of_default_keeps_the_apiservers_own(
     assert f"configmaps/{name}" in answer.json()["deleted"]
     assert admin.get("service", "kubernetes", "--namespace=default")["metadata"]["uid"] == kept
     assert cluster.get("/ready").status_code == 200
+
+
+def test_a_reset_that_a_webhook_refuses_is_answered_soon(
+    cluster: nodes.Node, admin: nodes.Kubectl, namespace: str
+) -> None:
+    """Its service is not there: the apiserver refuses at once, as for a webhook that says no."""
+    hook = {
+        "name": "guard.flows.example",
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "clientConfig": {"service": {"name": "nobody", "namespace": namespace}},
+        "rules": [
+            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"]}
+            | {"resources": ["pods"]}
+        ],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+    }
+    pod = pods.sleeper("guarded")
+    pod["spec"]["terminationGracePeriodSeconds"] = 30  # Kubernetes' own; not waited for
+    admin.apply(pod, {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "secret"}})
+    admin.apply(
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": namespace},
+            "webhooks": [hook],
+        }
+    )
+    try:
+        began = time.monotonic()
+        answer = post(cluster, f"/reset/{namespace}")
+        took = time.monotonic() - began
+    finally:
+        admin("delete", "validatingwebhookconfiguration", namespace)
+    assert answer.status_code == 502, answer.text
+    assert "pods/guarded (" in answer.json()["detail"]
+    assert 'failed calling webhook "guard.flows.example"' in answer.json()["detail"]
+    assert "validatingwebhookconfiguration" in answer.json()["hint"]
+    assert took < reset.REFUSED_SECONDS + 3
+    assert admin.get("secrets")["items"] == [], "what nobody refuses is deleted"
+    admin("delete", "pod", "guarded", "--now")
 
 
 @pytest.mark.parametrize(

@@ -329,8 +329,8 @@ def test_a_static_pod_that_fails_fails_the_start(tmp_path: typing.Any) -> None:
     """kube-apiserver's own manifest, with another command in it."""
     manifest = pathlib.Path(manifests.__file__).with_suffix("") / "static-pods/kube-apiserver.yaml"
     broken = tmp_path / manifest.name
-    command = '[sh, -c, "echo the disk is made of cheese; exit 3"]'
-    broken.write_text(manifest.read_text().replace("$KUBE_APISERVER", command))
+    command = 'command: [sh, -c, "echo the disk is made of cheese; exit 3"]'
+    broken.write_text(manifest.read_text().replace("command: $KUBE_APISERVER", command))
     inside = (
         f"/usr/local/lib/python3.13/dist-packages/p8s_supervisor/{'/'.join(manifest.parts[-3:])}"
     )

@@ -196,30 +196,3 @@ def test_no_secret_is_anywhere_else(
         for place, content in places.items()
         if any(form in content for form in forms)
     ] == []
-
-
-# A key's first lines, as no program has them that only looks for keys.
-LOOK = r"""
-import os, re, sys
-key = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\r?\n[A-Za-z0-9+/=]{40}")
-for directory, names, files in os.walk("/"):
-    names[:] = [name for name in names if directory != "/" or name not in ("proc", "sys")]
-    for name in files:
-        path = os.path.join(directory, name)
-        if not os.path.islink(path) and os.path.isfile(path):
-            with open(path, "rb") as file:
-                if key.search(file.read()):
-                    print(path)
-"""
-
-
-def test_the_image_has_no_key_and_no_secret_in_its_history() -> None:
-    shown = ("--rm", "--tmpfs=/var/lib/p8s", "--entrypoint=python3", nodes.IMAGE)
-    assert nodes.docker("run", *shown, "-c", LOOK).split() == []
-    history = nodes.docker("history", "--no-trunc", "--format={{.CreatedBy}}", nodes.IMAGE)
-    assert "ENTRYPOINT" in history
-    assert "PRIVATE KEY" not in history
-    environment = json.loads(nodes.docker("inspect", "--format={{json .Config.Env}}", nodes.IMAGE))
-    assert {line.partition("=")[0] for line in environment} == {
-        *("PATH", "KUBECONFIG", "LANG", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
-    }

@@ -6,6 +6,7 @@ import collections.abc
 import contextlib
 import pathlib
 import socket
+import threading
 import typing
 
 import pytest
@@ -245,3 +246,60 @@ def write_tables(proc: pathlib.Path, tables: dict[str, list[tuple[str, str, str]
     for name, lines in tables.items():
         text = HEADER + "".join(make_line(*line) for line in lines)
         (proc / "net" / name).write_text(text)
+
+
+# --- who is passed on
+
+GATEWAY, OWN = "127.0.0.2", "127.0.0.1"
+PassOn = collections.abc.Callable[[socket.socket, int], None]
+
+
+def pass_on(came: socket.socket, port: int) -> None:
+    """As docker's proxy does, after somebody else's request."""
+    with connect(OWN, port) as other, connect(OWN, port) as sent:
+        other.sendall(b"GET /ready HTTP/1.1\r\n")
+        sent.sendall(came.recv(64))
+        sent.recv(1)  # until it is closed
+
+
+def answer_itself(came: socket.socket, _: int) -> None:
+    came.sendall(came.recv(64))
+
+
+def pass_something_else_on(came: socket.socket, port: int) -> None:
+    with connect(OWN, port) as sent:
+        sent.sendall(b"x" * len(came.recv(64)))
+        sent.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("handle", "expected"),
+    [
+        pytest.param(pass_on, True, id="passed on"),
+        pytest.param(answer_itself, False, id="another's"),
+        pytest.param(pass_something_else_on, False, id="another client"),
+        pytest.param(None, False, id="refused"),
+    ],
+)
+def test_what_the_gateway_passes_on_is_known(handle: PassOn | None, expected: bool) -> None:
+    with socket.create_server((GATEWAY, 0)) as gateway:
+        port = gateway.getsockname()[1]
+
+        def serve() -> None:
+            assert handle is not None
+            with contextlib.suppress(OSError), gateway.accept()[0] as came:
+                handle(came, port)
+
+        thread = threading.Thread(target=serve)
+        if handle is None:
+            gateway.close()
+        else:
+            thread.start()
+        assert ports.is_passed_on(GATEWAY, address=OWN, port=port) is expected
+        if handle is not None:
+            thread.join()
+
+
+def test_a_port_that_is_in_use_is_not_passed_on() -> None:
+    with socket.create_server((OWN, 0)) as taken:
+        assert not ports.is_passed_on(GATEWAY, address=OWN, port=taken.getsockname()[1])

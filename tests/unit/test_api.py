@@ -15,9 +15,10 @@ ADDRESS = "10.9.8.7"
 BEARER = {"Authorization": f"Bearer {fakes.TOKEN}"}
 ASK_FOR_TOKEN = {
     "status": 401,
-    "detail": f"{ADDRESS} is not the host: a token is needed",
+    "detail": f"{ADDRESS} may not be the host: a token is needed",
     "hint": "send `Authorization: Bearer TOKEN`; set it with P8S_API_TOKEN, or read the one of "
-    "this start from /run/p8s/token in the node",
+    "this start from /run/p8s/token in the node; the host needs none where the port is "
+    "published at 127.0.0.1 alone",
 }
 TOKEN_REQUIRED = {
     "status": 401,

@@ -14,7 +14,7 @@ import typing
 import pytest
 import yaml
 
-from p8s_supervisor import components, manifests, pki, runtime
+from p8s_supervisor import component_files, components, manifests, pki, runtime
 from tests import fakes
 
 ROOT = pathlib.Path("/")
@@ -296,7 +296,7 @@ def test_only_the_administrator_and_the_sidecar_are_masters() -> None:
 
 
 def test_without_credentials_kube_apiserver_answers_at_these_paths_alone() -> None:
-    anonymous = components.authentication_config()["anonymous"]
+    anonymous = component_files.authentication(fakes.make_plan(ROOT))["anonymous"]
     assert anonymous["enabled"] is True
     assert [condition["path"] for condition in anonymous["conditions"]] == [
         "/healthz",
@@ -316,7 +316,7 @@ def test_every_probe_of_kube_apiserver_is_answered_without_credentials() -> None
     (container,) = pod["spec"]["containers"]
     paths = {probe["httpGet"]["path"] for key, probe in container.items() if "Probe" in key}
     assert paths
-    assert paths <= set(components.OPEN_PATHS)
+    assert paths <= set(component_files.OPEN_PATHS)
 
 
 def test_kubelet_lets_nobody_in_without_the_apiserver_s_word() -> None:
@@ -407,7 +407,7 @@ def test_cni_config_gives_pods_the_pod_range(backend: str) -> None:
     config = json.loads(runtime.cni_config(plan, port_map_backend=backend))
     ptp, portmap = config["plugins"]
     assert (config["name"], config["cniVersion"]) == ("p8s", "1.0.0")
-    assert (ptp["type"], ptp["ipMasq"]) == ("ptp", False)
+    assert (ptp["type"], ptp["ipMasq"], ptp["mtu"]) == ("ptp", False, 1500)
     assert ptp["ipam"] == {
         "type": "host-local",
         "dataDir": "/run/cni/networks",
@@ -420,6 +420,31 @@ def test_cni_config_gives_pods_the_pod_range(backend: str) -> None:
         "snat": True,
         "backend": backend,
     }
+
+
+DUAL = ("--pod-cidr=10.97.0.0/20,fd42:97::/64", "--service-cidr=10.96.0.0/16,fd42:96::/112")
+
+
+def test_a_dual_stack_cluster() -> None:
+    facts = dataclasses.replace(fakes.FACTS, ipv6_address="fd00:7::2")
+    plan = fakes.make_plan(ROOT, *DUAL, facts=facts)
+    controller_manager = read_flags(components.kube_controller_manager(plan))
+    assert "--node-cidr-mask-size" not in controller_manager
+    assert {
+        "--cluster-cidr": "10.97.0.0/20,fd42:97::/64",
+        "--node-cidr-mask-size-ipv4": "20",
+        "--node-cidr-mask-size-ipv6": "64",
+        "--service-cluster-ip-range": "10.96.0.0/16,fd42:96::/112",
+    }.items() <= controller_manager.items()
+    apiserver = read_flags(components.kube_apiserver(plan))
+    assert apiserver["--service-cluster-ip-range"] == "10.96.0.0/16,fd42:96::/112"
+    assert read_flags(components.kubelet(plan))["--node-ip"] == "172.17.0.2,fd00:7::2"
+    sans = {leaf.name: leaf.sans for leaf in components.leaves(plan)}
+    assert "fd00:7::2" in sans["apiserver"]
+    assert "fd00:7::2" in sans["kubelet"]
+    [ptp, _] = json.loads(runtime.cni_config(plan, port_map_backend="nftables"))["plugins"]
+    assert ptp["ipam"]["ranges"] == [[{"subnet": "10.97.0.0/20"}], [{"subnet": "fd42:97::/64"}]]
+    assert ptp["ipam"]["routes"] == [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
 
 
 # --- command scripts

@@ -214,7 +214,7 @@ def test_look_names_processes_that_do_not_run(make_run: Make) -> None:
 def test_before_the_setup_there_is_no_apiserver_to_ask(make_run: Make) -> None:
     run = make_run()
     run.client = None
-    assert health.Monitor(run).look() == {"setup": "the cluster's files are not made yet"}
+    assert health.Monitor(run).look() == {"setup": "kube-apiserver is not started yet"}
 
 
 def test_dns_that_does_not_answer_is_counted(
@@ -313,4 +313,14 @@ def test_the_node_is_believed_only_from_the_kubelet_that_runs(
     monkeypatch.setattr(status, "process_start", lambda _: 31.0)
     assert health.Monitor(run).look() == {
         "node": "kubelet has not told of node p8s since the start"
+    }
+
+
+def test_a_start_that_failed_is_told_in_the_component_s_own_words(tmp_path: pathlib.Path) -> None:
+    run = fakes.make_context(tmp_path)
+    error = errors.ComponentFailedError("etcd", "it ended", log_tail=["flag provided: -x"])
+    run.fail(error)
+    run.state = status.State.STOPPING
+    assert health.Monitor(run).missing() == {
+        "p8s": "the start failed: etcd failed: it ended\n  | flag provided: -x"
     }

@@ -91,3 +91,16 @@ def test_too_little_memory_is_told() -> None:
     assert told is not None
     assert "may use 512 MiB" in told
     assert "768 MiB" in told
+
+
+ROOMS = {
+    "a small volume": (500 << 20, "10Mi"),
+    "a CI machine's": (20 * GIB, "409Mi"),
+    "a laptop's": (500 * GIB, "1024Mi"),
+}
+
+
+@pytest.mark.parametrize("case", ROOMS)
+def test_kubelet_evicts_for_little_room_and_not_for_a_share_of_a_large_disk(case: str) -> None:
+    disk, room = ROOMS[case]
+    assert limits.eviction_room(disk) == {"nodefs.available": room, "imagefs.available": room}

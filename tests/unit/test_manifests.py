@@ -26,6 +26,16 @@ ADD_ONS = [
     ("v1", "ConfigMap", "coredns"),
     ("v1", "Service", "kube-dns"),
     ("apps/v1", "Deployment", "coredns"),
+    (
+        "admissionregistration.k8s.io/v1",
+        "ValidatingAdmissionPolicy",
+        "networkpolicy-is-not-enforced",
+    ),
+    (
+        "admissionregistration.k8s.io/v1",
+        "ValidatingAdmissionPolicyBinding",
+        "networkpolicy-is-not-enforced",
+    ),
 ]
 
 
@@ -91,7 +101,9 @@ def test_add_ons_are_these_objects_in_this_order() -> None:
     found = [(made["apiVersion"], made["kind"], made["metadata"]["name"]) for made in objects]
     assert found == ADD_ONS
     assert {
-        made["metadata"].get("namespace") for made in objects if "Cluster" not in made["kind"]
+        made["metadata"].get("namespace")
+        for made in objects
+        if not made["kind"].startswith(("Cluster", "ValidatingAdmission"))
     } == {"kube-system"}
 
 

@@ -8,6 +8,7 @@ import ipaddress
 import pathlib
 import re
 import socket
+import typing
 
 import pytest
 
@@ -180,6 +181,21 @@ def test_ruleset(ports: dict[str, int], redirects: list[str]) -> None:
     }
 
 
+DUAL = ("--pod-cidr=10.97.0.0/16,fd42:97::/64", "--service-cidr=10.96.0.0/16,fd42:96::/112")
+
+
+def test_a_dual_stack_cluster_has_the_same_rules_for_ipv6() -> None:
+    assert network.ipv6_ruleset(fakes.make_plan(ROOT)) == ""
+    refuse = "ip6 daddr fd42:96::/112 counter reject"
+    rules = network.ipv6_ruleset(fakes.make_plan(ROOT, *DUAL))
+    assert read_chains(rules) == {
+        "nat postrouting srcnat": ["ip6 saddr fd42:97::/64 ip6 daddr != fd42:97::/64 masquerade"],
+        "filter forward filter": [refuse],
+        "filter output filter": [refuse],
+    }
+    assert rules.startswith("add table ip6 p8s\ndelete table ip6 p8s\ntable ip6 p8s {\n")
+
+
 def test_the_ruleset_replaces_its_own_table_and_touches_no_other() -> None:
     lines = network.ruleset(fakes.make_plan(ROOT), resolver_ports={}).splitlines()
     assert [line for line in lines if line and not line.startswith(" ")] == [
@@ -193,6 +209,30 @@ def test_the_ruleset_replaces_its_own_table_and_touches_no_other() -> None:
 @pytest.mark.parametrize(
     ("networks", "arguments", "wrong"),
     [
+        pytest.param(["172.17.0.0/16", "fd00:7::/64"], DUAL, (), id="dual stack, no overlap"),
+        pytest.param(
+            ["fd42:97::/48"],
+            DUAL,
+            (
+                (
+                    "pod_cidr fd42:97::/64 overlaps the container's network fd42:97::/48: "
+                    "choose another"
+                ),
+            ),
+            id="an IPv6 network over a range",
+        ),
+        pytest.param(
+            ["172.17.0.0/16"],
+            DUAL,
+            (
+                (
+                    "pod_cidr has the IPv6 range fd42:97::/64, but the container has no IPv6 "
+                    "address: run it on a network with IPv6 (docker network create --ipv6 "
+                    "--subnet fd00:7::/64 NAME)"
+                ),
+            ),
+            id="a network without IPv6",
+        ),
         pytest.param(["172.17.0.0/16"], [], (), id="no overlap"),
         pytest.param([], [], (), id="no network"),
         pytest.param(
@@ -223,9 +263,13 @@ def test_the_ruleset_replaces_its_own_table_and_touches_no_other() -> None:
         ),
     ],
 )
-def test_check_ranges(networks: list[str], arguments: list[str], wrong: tuple[str, ...]) -> None:
+def test_check_ranges(
+    networks: list[str], arguments: typing.Sequence[str], wrong: tuple[str, ...]
+) -> None:
     facts = dataclasses.replace(
-        fakes.FACTS, networks=tuple(ipaddress.IPv4Network(text) for text in networks)
+        fakes.FACTS,
+        networks=tuple(ipaddress.ip_network(text) for text in networks),
+        ipv6_address="fd00:7::2" if any(":" in text for text in networks) else None,
     )
     plan = fakes.make_plan(ROOT, *arguments, facts=facts)
     found: tuple[str, ...] = ()
@@ -243,15 +287,20 @@ class Node:
     root: pathlib.Path
     commands: fakes.Commands
 
-    def read_sysctl(self, name: str) -> str:
-        return (self.root / "proc/sys/net/ipv4" / name).read_text()
+    def read_sysctl(self, name: str, family: str = "ipv4") -> str:
+        return (self.root / "proc/sys/net" / family / name).read_text()
 
 
 @pytest.fixture
 def node(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     """A node where docker's resolver listens, whatever its resolv.conf names."""
-    for name in ("ip_forward", "conf/all/route_localnet"):
-        file = tmp_path / "proc/sys/net/ipv4" / name
+    for name in (
+        "ipv4/ip_forward",
+        "ipv4/conf/all/route_localnet",
+        "ipv6/conf/all/forwarding",
+        "ipv6/conf/default/accept_dad",
+    ):
+        file = tmp_path / "proc/sys/net" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("0")
     recorder = fakes.Commands({"nft": ""})
@@ -271,6 +320,28 @@ def test_set_up_without_docker_s_resolver(node: Node, tmp_path: pathlib.Path) ->
     assert node.commands.calls == [(["nft", "-f", "-"], rules)]
     assert node.read_sysctl("ip_forward") == "1"
     assert node.read_sysctl("conf/all/route_localnet") == "0"
+    assert node.read_sysctl("conf/all/forwarding", "ipv6") == "0"
+
+
+def test_set_up_in_a_network_without_a_way_out(node: Node, tmp_path: pathlib.Path) -> None:
+    own = tmp_path / "resolv.conf"
+    own.write_text("nameserver 10.0.0.53\n")
+    node.commands.answers["ip"] = ""
+    facts = dataclasses.replace(fakes.FACTS, gateway=None)
+    network.set_up(fakes.make_plan(ROOT, facts=facts), own_resolv_conf=own)
+    route = "ip route replace 192.168.254.0/24 dev lo src 172.17.0.2"
+    assert node.commands.calls[1:] == [(route.split(), None)]
+
+
+def test_set_up_of_a_dual_stack_cluster(node: Node, tmp_path: pathlib.Path) -> None:
+    own = tmp_path / "resolv.conf"
+    own.write_text("nameserver 10.0.0.53\n")
+    plan = fakes.make_plan(ROOT, *DUAL)
+    network.set_up(plan, own_resolv_conf=own)
+    rules = network.ruleset(plan, resolver_ports={}) + network.ipv6_ruleset(plan)
+    assert node.commands.calls == [(["nft", "-f", "-"], rules)]
+    assert node.read_sysctl("conf/all/forwarding", "ipv6") == "1"
+    assert node.read_sysctl("conf/default/accept_dad", "ipv6") == "0"
 
 
 def test_set_up_with_docker_s_resolver(node: Node, tmp_path: pathlib.Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import pathlib
 import socket
 
@@ -56,6 +57,50 @@ def test_routes(
     assert node.routes(tmp_path) == (gateway, expected)
 
 
+# Of /proc/net/if_inet6: address, number, prefix, scope, flags, interface.
+LOOPBACK6 = "00000000000000000000000000000001 01 80 10 80       lo"
+LINK6 = "fe80000000000000004202fffe110002 1d 40 20 80     eth0"
+OWN6 = "fd000007000000000000000000000002 1d 40 00 82     eth0"
+POD6 = "fd420253000000000000000000000001 20 80 00 80 veth1234"
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        pytest.param([LOOPBACK6], [], id="loopback alone"),
+        pytest.param([LOOPBACK6, LINK6], [], id="a link's own"),
+        pytest.param([LOOPBACK6, LINK6, OWN6, POD6], ["fd00:7::2/64"], id="a network, and pods"),
+        pytest.param(None, [], id="a kernel without IPv6"),
+    ],
+)
+def test_ipv6_networks(tmp_path: pathlib.Path, lines: list[str] | None, found: list[str]) -> None:
+    (tmp_path / "net").mkdir()
+    if lines is not None:
+        (tmp_path / "net/if_inet6").write_text("\n".join(lines) + "\n")
+    assert [str(one) for one in node.ipv6_networks(tmp_path)] == found
+
+
+POD = "veth1234\t020011AC\t00000000\t0005\t0\t0\t0\tFFFFFFFF\t0\t0\t0"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        pytest.param([DEFAULT, CONNECTED], 1400, id="docker's bridge"),
+        pytest.param([DEFAULT, CONNECTED, SECOND], 1280, id="the smallest of two networks"),
+        pytest.param([DEFAULT, CONNECTED, POD, LOOPBACK], 1400, id="pods' links do not count"),
+        pytest.param([], 1500, id="no network"),
+    ],
+)
+def test_find_mtu(tmp_path: pathlib.Path, lines: list[str], expected: int) -> None:
+    for name, mtu in {"eth0": 1400, "eth1": 1280, "veth1234": 900, "lo": 512}.items():
+        (tmp_path / "class/net" / name).mkdir(parents=True)
+        (tmp_path / "class/net" / name / "mtu").write_text(f"{mtu}\n")
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/route").write_text("\n".join([HEADER, *lines]) + "\n")
+    assert node.find_mtu(tmp_path, tmp_path) == expected
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
@@ -98,17 +143,30 @@ def test_find_facts(
     networks = (ipaddress.IPv4Network("172.17.0.0/16"),)
     monkeypatch.setattr(node, "pathlib", fakes.Rooted(tmp_path))
     monkeypatch.setattr(node, "routes", lambda: ("172.17.0.1", networks))
+    monkeypatch.setattr(node, "ipv6_networks", lambda: [ipaddress.IPv6Interface("fd00:7::2/64")])
+    monkeypatch.setattr(node, "find_mtu", lambda: 1400)
     monkeypatch.setattr(node, "bounding_set", lambda: capabilities)
     monkeypatch.setattr(node, "own_address", lambda: "172.17.0.2")
     version, privileged, can_raise_limits = expected
     assert node.find_facts() == node.Facts(
         address="172.17.0.2",
         gateway="172.17.0.1",
-        networks=networks,
+        ipv6_address="fd00:7::2",
+        networks=(*networks, ipaddress.IPv6Network("fd00:7::/64")),
+        mtu=1400,
         cgroup_version=version,
         privileged=privileged,
         can_raise_limits=can_raise_limits,
+        kernel=node.find_kernel(os.uname().release),
     )
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [("6.12.48+deb13-amd64", (6, 12)), ("5.4.0", (5, 4)), ("5.13", (5, 13)), ("odd", (0, 0))],
+)
+def test_find_kernel(release: str, expected: tuple[int, int]) -> None:
+    assert node.find_kernel(release) == expected
 
 
 class NoRoute(socket.socket):

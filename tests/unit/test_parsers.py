@@ -58,6 +58,20 @@ LABEL = "a" * 63
             ipaddress.IPv4Network("10.0.0.16/28"),
             id="cidr: narrowest",
         ),
+        pytest.param(
+            parsers.parse_ranges(widest=108),
+            "10.96.0.0/16",
+            parsers.Ranges(ipaddress.IPv4Network("10.96.0.0/16")),
+            id="ranges: IPv4",
+        ),
+        pytest.param(
+            parsers.parse_ranges(widest=108),
+            "10.96.0.0/16, fd00:1::/108",
+            parsers.Ranges(
+                ipaddress.IPv4Network("10.96.0.0/16"), ipaddress.IPv6Network("fd00:1::/108")
+            ),
+            id="ranges: dual",
+        ),
         pytest.param(parsers.parse_dns_name, "p8s", "p8s", id="name: label"),
         pytest.param(parsers.parse_dns_name, "0.a-b.c", "0.a-b.c", id="name: subdomain"),
         pytest.param(parsers.parse_dns_name, LABEL, LABEL, id="name: longest label"),
@@ -173,6 +187,30 @@ def test_a_good_value_is_parsed(
         ),
         pytest.param(
             parsers.parse_cidr, "fd00::/16", "Expected 4 octets in 'fd00::'", id="cidr: IPv6"
+        ),
+        pytest.param(
+            parsers.parse_ranges(widest=108),
+            "10.96.0.0/16,fd00::/107",
+            "the IPv6 prefix must be between /108 and /124",
+            id="ranges: too wide",
+        ),
+        pytest.param(
+            parsers.parse_ranges(widest=48),
+            "10.96.0.0/16,fd00::/125",
+            "the IPv6 prefix must be between /48 and /124",
+            id="ranges: too narrow",
+        ),
+        pytest.param(
+            parsers.parse_ranges(widest=48),
+            "fd00::/64,10.96.0.0/16",
+            "Expected 4 octets in 'fd00::'",
+            id="ranges: IPv6 first",
+        ),
+        pytest.param(
+            parsers.parse_ranges(widest=48),
+            "10.96.0.0/16,10.97.0.0/16",
+            "after the comma: At least 3 parts expected in '10.97.0.0'",
+            id="ranges: IPv4 twice",
         ),
         pytest.param(parsers.parse_dns_name, "", DNS_NAME, id="name: empty"),
         pytest.param(parsers.parse_dns_name, "A", DNS_NAME, id="name: upper case"),

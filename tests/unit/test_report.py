@@ -74,6 +74,7 @@ def test_describe(run: context.Context, monitor: health.Monitor) -> None:
             {"name": "kubelet", "kind": "process", "state": "STOPPED", "restarts": 0},
             {"name": "coredns-1", "kind": "pod", "state": "Running", "restarts": 2},
         ],
+        "failing_pulls": [],
         "addresses": {
             "node": "172.17.0.2",
             "apiserver": "https://p8s.example:443",
@@ -84,6 +85,28 @@ def test_describe(run: context.Context, monitor: health.Monitor) -> None:
         },
     }
     assert json.loads(json.dumps(report.describe(run, monitor))) == expected
+
+
+def test_images_that_are_waited_for_in_vain(tmp_path: pathlib.Path) -> None:
+    def waiting(reason: str, **more: str) -> dict[str, object]:
+        return {"image": "reg/app:1", "state": {"waiting": {"reason": reason, **more}}}
+
+    signed = 'Head "https://reg/v2/app?token=hunter2": refused'
+    pod = {
+        "metadata": {"namespace": "dev", "name": "web"},
+        "status": {
+            "initContainerStatuses": [waiting("ErrImagePull", message=signed)],
+            "containerStatuses": [waiting("ErrImageNeverPull"), waiting("PodInitializing")],
+        },
+    }
+    unscheduled = {"metadata": {"namespace": "dev", "name": "later"}}
+    client = fakes.KubeClient({ALL_PODS: [{"items": [pod, unscheduled]}]})
+    found = report.failing_pulls(fakes.make_context(tmp_path, client=client))
+    assert [(one["pod"], one["image"], one["reason"], one["message"]) for one in found] == [
+        ("dev/web", "reg/app:1", "ErrImagePull", 'Head "https://reg/v2/app?…": refused'),
+        ("dev/web", "reg/app:1", "ErrImageNeverPull", ""),
+    ]
+    assert client.requests[0].params == {"fieldSelector": "status.phase=Pending"}
 
 
 @pytest.mark.parametrize(

@@ -314,6 +314,7 @@ def test_a_refusal_that_stays_is_the_reason_and_a_long_list_is_cut(tmp_path: pat
     )
     with pytest.raises(errors.RequestError) as caught:
         reset_demo(run)
+    assert caught.value.status == 502
     assert "configmaps/c00 (denied by a webhook), " in caught.value.message
     assert caught.value.message.endswith("configmaps/c09 (denied by a webhook), and 3 more")
 

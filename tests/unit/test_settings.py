@@ -10,13 +10,13 @@ import typing
 
 import pytest
 
-from p8s_supervisor import errors, settings
+from p8s_supervisor import errors, parsers, settings
 
 FILES = pathlib.Path(__file__).parent / "settings"
 DEFAULTS = {
     "node_name": "p8s",
-    "service_cidr": ipaddress.IPv4Network("192.168.254.0/24"),
-    "pod_cidr": ipaddress.IPv4Network("192.168.253.0/24"),
+    "service_cidr": parsers.Ranges(ipaddress.IPv4Network("192.168.254.0/24")),
+    "pod_cidr": parsers.Ranges(ipaddress.IPv4Network("192.168.253.0/24")),
     "cluster_domain": "cluster.local",
     "api_port": 6443,
     "api_server": "",
@@ -35,6 +35,18 @@ DEFAULTS = {
     "cert_lifetime": 31536000.0,
     "max_container_restart_period": 1.0,
     "manifests": pathlib.PurePosixPath("/etc/p8s/manifests"),
+    "registry_mirrors": (),
+    "registries": pathlib.PurePosixPath("/etc/p8s/registries"),
+    "docker_config": pathlib.PurePosixPath("/etc/p8s/docker-config.json"),
+    "ca_bundle": pathlib.PurePosixPath("/etc/p8s/ca-bundle.pem"),
+    "http_proxy": "",
+    "https_proxy": "",
+    "no_proxy": (),
+    "pod_proxies": "false",
+    "images": pathlib.PurePosixPath("/etc/p8s/images"),
+    "extra_config": (),
+    "feature_gates": {},
+    "proxy_mode": "auto",
     "audit": "none",
     "verbosity": 1,
 }
@@ -65,14 +77,14 @@ def find_wrong(
 @pytest.mark.usefixtures("no_default_file")
 def test_without_anything_given_every_setting_has_its_default() -> None:
     loaded = settings.load([], {"PATH": "/bin", "P8SX": "1"})
-    assert dataclasses.asdict(loaded.settings) == DEFAULTS
+    assert vars(loaded.settings) == DEFAULTS
     assert loaded.sources == dict.fromkeys(DEFAULTS, "default")
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_a_text_is_read_as_the_setting_of_that_name(name: str) -> None:
     assert settings.parse(name, settings.FIELDS[name].metadata["default"]) == DEFAULTS[name]
-    if name not in ("api_token", "api_server", "extra_sans"):  # these may be empty
+    if DEFAULTS[name] not in ("", (), {}):  # these may be empty
         with pytest.raises(ValueError):
             settings.parse(name, "")
 
@@ -173,7 +185,7 @@ INVALID_FILES: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("name", VALID_FILES)
 def test_a_valid_file(name: str) -> None:
     loaded = settings.load(["--config", str(FILES / name)], {})
-    assert dataclasses.asdict(loaded.settings) == DEFAULTS | VALID_FILES[name]
+    assert vars(loaded.settings) == DEFAULTS | VALID_FILES[name]
 
 
 @pytest.mark.parametrize("name", INVALID_FILES)
@@ -277,6 +289,20 @@ def test_a_default_file_that_cannot_be_read_is_not_passed_over(
             {},
             "pod_cidr 192.168.0.0/16 and service_cidr 192.168.254.0/24 overlap: choose others",
             id="a range over a default",
+        ),
+        pytest.param(
+            ["--pod-cidr=10.1.0.0/16,fd00::/64", "--service-cidr=10.2.0.0/16,fd00::1:0/112"],
+            {},
+            "pod_cidr 10.1.0.0/16,fd00::/64 and service_cidr 10.2.0.0/16,fd00::1:0/112 overlap: "
+            "choose others",
+            id="overlapping IPv6 ranges",
+        ),
+        pytest.param(
+            ["--pod-cidr=10.1.0.0/16,fd00::/64"],
+            {},
+            "pod_cidr 10.1.0.0/16,fd00::/64 and service_cidr 192.168.254.0/24: one has an IPv6 "
+            "range and one has none: give both or neither",
+            id="an IPv6 range for pods alone",
         ),
         pytest.param(
             ["--api-port=8989"],

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from p8s_supervisor import errors, health, report, shutdown, sidecar, watcher
+from p8s_supervisor import errors, health, ports, report, shutdown, sidecar, watcher
 from tests import fakes
 
 
@@ -115,3 +115,36 @@ def test_a_complete_start_is_noted_and_watched(
     supervisor.now["etcd"] = fakes.running("etcd", pid=8)
     monitor.note_restarts()
     assert run.journal.read()[-1].kind == "restart"
+
+
+@pytest.mark.parametrize(
+    ("passed_on", "flags", "host", "told"),
+    [
+        pytest.param(False, [], "172.17.0.1", 0, id="published at loopback"),
+        pytest.param(True, [], None, 1, id="published beyond it"),
+        pytest.param(True, ["--api-token=0123456789abcdef"], None, 0, id="with a token"),
+    ],
+)
+def test_the_gateway_is_the_host_unless_it_passes_others_on(
+    *,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    passed_on: bool,
+    flags: list[str],
+    host: str | None,
+    told: int,
+) -> None:
+    asked = []
+
+    def is_passed_on(gateway: str, **where: object) -> bool:
+        asked.append((gateway, where))
+        return passed_on
+
+    monkeypatch.setattr(ports, "is_passed_on", is_passed_on)
+    story: list[str] = []
+    run = fakes.make_context(tmp_path, *flags, "--http-port=9090", story=story)
+    assert sidecar.find_host(run) == host
+    assert asked == [("172.17.0.1", {"address": "0.0.0.0", "port": 9090})]
+    assert [line.partition(":")[0] for line in story] == [
+        "port 9090 is published beyond 127.0.0.1"
+    ] * told

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from p8s_supervisor import errors, settings, wait
-from p8s_supervisor.host import cli, cli_run, clusters, console, docker_host, runs
+from p8s_supervisor.host import cli, cli_run, clusters, console, docker_host, follow, runs
 from tests import fakes, host_fakes
 
 Invoke = collections.abc.Callable[..., click.testing.Result]
@@ -165,6 +165,20 @@ def test_flags_stay_flags_and_variables_stay_variables(monkeypatch: pytest.Monke
     assert made.names_server is False
 
 
+@pytest.mark.usefixtures("engine")
+def test_what_may_be_given_more_than_once() -> None:
+    made = make_wanted(
+        "--extra-config=kubelet.maxPods=9",
+        "--extra-config=etcd.v=1",
+        "--volume=/srv:/srv:ro",
+        "-v",
+        "cache:/cache",
+    )
+    assert made.spec.flags == ("--extra-config=kubelet.maxPods=9", "--extra-config=etcd.v=1")
+    assert [mount["Target"] for mount in made.spec.mounts] == ["/srv", "/cache"]
+    assert len(made.settings.extra_config) == 2
+
+
 def make_wanted(*arguments: str) -> runs.Wanted:
     """What `p8s run` makes of its arguments."""
     with cli_run.run.make_context("run", list(arguments)) as context:
@@ -216,6 +230,74 @@ def test_a_detached_run(engine: host_fakes.Engine, api: host_fakes.Api, invoke: 
     assert spec.flags == ("--api-server=https://127.0.0.1:16443",)
     merged = yaml.safe_load(pathlib.Path(spec.kubeconfig).read_text())
     assert merged["current-context"] == "p8s-dev"
+
+
+REFUSED = {"manifests/web.yaml": 'Deployment web: Deployment.apps "web" is invalid: spec.selector'}
+
+
+def make_statuses(*states: tuple[str, float]) -> list[object]:
+    """What /status says in turn: states, each with the seconds since the container's start."""
+    return [
+        host_fakes.STATUS
+        | {"state": state, "uptime": uptime, "missing": {} if state == "ready" else REFUSED}
+        for state, uptime in states
+    ]
+
+
+@pytest.mark.parametrize(
+    ("states", "code", "told"),
+    [
+        pytest.param([("degraded", 4), ("degraded", 13.9), ("ready", 14)], 0, "is ready", id="healed"),
+        pytest.param([("degraded", 4), ("degraded", 14)], 3, "runs, and is degraded", id="refused"),
+        pytest.param(
+            [("degraded", 4), ("not ready", 9), ("degraded", 14), ("degraded", 24)],
+            3,
+            "runs, and is degraded",
+            id="refused, with a restart between",
+        ),
+        pytest.param(
+            [("starting", 119), ("not ready", 119), ("not ready", 121)],
+            1,
+            "runs, and is not ready",
+            id="nobody mends it",
+        ),
+        pytest.param([("not ready", 119), ("ready", 125)], 0, "is ready", id="mended in time"),
+    ],
+)  # fmt: skip
+def test_a_detached_run_ends_while_the_cluster_runs(
+    *,
+    engine: host_fakes.Engine,
+    api: host_fakes.Api,
+    invoke: Invoke,
+    states: list[tuple[str, float]],
+    code: int,
+    told: str,
+) -> None:
+    del engine.clusters["default"]
+    engine._http = api.port
+    api.answers["GET /status"] = make_statuses(*states)
+    api.answers["GET /kubeconfig"] = [host_fakes.KUBECONFIG]
+    result = invoke("run", "--detach")
+    assert result.exit_code == code
+    assert f"default {told}" in result.output
+    assert "(context p8s-default)" in result.output
+    reason = "p8s: manifests/web.yaml: " + REFUSED["manifests/web.yaml"]
+    assert (reason in result.stderr) == ("`p8s wait`" in result.stderr) == (code != 0)
+    assert engine.calls == [("create", "default"), ("start", "default")]
+    assert len(api.answers["GET /status"]) == 1  # it was asked until then, and no longer
+
+
+def test_a_foreground_run_goes_on_with_what_is_refused(
+    engine: host_fakes.Engine, api: host_fakes.Api, invoke: Invoke
+) -> None:
+    del engine.clusters["default"]
+    engine._http = api.port
+    api.answers["GET /status"] = make_statuses(("degraded", 4), ("degraded", 14))
+    api.answers["GET /kubeconfig"] = [host_fakes.KUBECONFIG]
+    result = invoke("run")
+    assert result.exit_code == 0  # the container's own
+    assert "manifests/web.yaml: Deployment web" in result.stderr
+    assert engine.calls[-1] == ("remove", "default")
 
 
 def test_without_a_context(engine: host_fakes.Engine, api: host_fakes.Api, invoke: Invoke) -> None:
@@ -361,7 +443,7 @@ def test_a_reader_that_has_gone_ends_the_cluster_in_order(
 def test_signals(engine: host_fakes.Engine, count: int, actions: list[str]) -> None:
     cluster = host_fakes.cluster("dev")
     before = signal.getsignal(signal.SIGTERM)
-    with runs.Interrupts() as interrupts:
+    with follow.Interrupts() as interrupts:
         signal.raise_signal(signal.SIGTERM)
         interrupts.watch(cluster)
         for _ in range(count - 1):
@@ -379,7 +461,7 @@ def test_signals(engine: host_fakes.Engine, count: int, actions: list[str]) -> N
 def test_a_signal_that_is_ignored_stays_so() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with runs.Interrupts() as interrupts:
+        with follow.Interrupts() as interrupts:
             signal.raise_signal(signal.SIGHUP)
         assert interrupts.count == 0
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -441,9 +523,11 @@ def test_wait(api: host_fakes.Api, invoke: Invoke) -> None:
     api.answers["GET /ready"] = [missing, host_fakes.Answer(b"ok\n")]
     assert invoke("wait").output == "default is ready\n"
     api.answers["GET /ready"] = [missing]
-    result = invoke("wait", "--timeout=0.2s")
-    assert result.exit_code == 1
-    assert "not within 0.2 s; last reason: node: NotReady: no network" in result.stderr
+    for state, code in (("not ready", 1), ("degraded", 3)):
+        api.answers["GET /status"] = [host_fakes.STATUS | {"state": state}]
+        result = invoke("wait", "--timeout=0.2s")
+        assert result.exit_code == code
+        assert "not within 0.2 s; last reason: node: NotReady: no network" in result.stderr
 
 
 def test_wait_for_a_cluster_that_ends(engine: host_fakes.Engine, invoke: Invoke) -> None:

@@ -76,6 +76,7 @@ def make_engine(api: SdkApi) -> docker_host.Engine:
         types.SimpleNamespace(
             api=api,
             volumes=types.SimpleNamespace(create=api.create_volume),
+            images=types.SimpleNamespace(pull=api.pull),
             version=api.version,
         )
     )
@@ -420,3 +421,10 @@ def test_the_fake_engine_takes_what_the_engine_takes() -> None:
         if not name.startswith("_"):
             real = getattr(docker_host.Engine, name)
             assert inspect.signature(method) == inspect.signature(real), name
+
+
+def test_an_image_that_no_registry_has() -> None:
+    api = SdkApi(pull=refuse(404, "manifest unknown"))
+    with pytest.raises(errors.P8sError, match="docker: manifest unknown"):
+        make_engine(api).pull_image("registry.example/p8s:1")
+    assert api.calls == [("pull", ("registry.example/p8s:1",), {})]

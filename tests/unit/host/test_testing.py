@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import collections.abc
 import http.server
+import io
 import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import typing
 
@@ -18,29 +19,11 @@ import pytest
 
 from p8s_supervisor import errors, testing, wait
 from p8s_supervisor.host import cluster_access, shared_cluster
+from tests import engine_fake, host_fakes
 
 pytest_plugins = ["pytester"]
 
-SETTINGS = json.dumps({"texts": {"http_port": "8989", "api_port": "6443"}})
 KUBECONFIG = json.dumps({"clusters": [{"name": "p8s", "cluster": {"server": "https://other:1"}}]})
-# A line for each call goes to `calls`; the answers are files beside the program.
-DOCKER = """#!/bin/sh
-cd "$(dirname "$0")"
-echo "$*" >> calls
-case "$*" in
-version*) cat engine ;;
-"image inspect"*) cat image ;;
-*settings.json) cat settings.json ;;
-*token) echo secret ;;
-"port "*) cat port ;;
-"ps "*) cat names ;;
-"inspect "*) cat state ;;
-"logs "*) echo the end of the log ;;
-"save "*) cat archive ;;
-"exec "*import*) cat > imported ;;
-"container inspect"*) exit 1 ;;
-esac
-"""
 USES = """
 def test_one(p8s_kubeconfig): assert p8s_kubeconfig.exists()
 def test_two(p8s_cluster): assert p8s_cluster.status() == {"state": "ready"}
@@ -53,11 +36,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     ANSWERS: typing.ClassVar = {
         "/ready": b"ok\n",
-        "/kubeconfig?host=127.0.0.1": KUBECONFIG.encode(),
+        "/kubeconfig?host=127.0.0.1%3A16443": KUBECONFIG.encode(),
+        "/settings": b'{"api_port": {"value": "6443"}}',
+        "/images": b'{"images": [], "blobs": []}',
         "/status": b'{"state": "ready"}',
         "/bundle": b"a bundle",
     }
     OPEN = ("/ready",)
+    IMPORTED: typing.ClassVar[list[bytes]] = []
 
     def do_GET(self) -> None:
         token = self.headers.get("Authorization")
@@ -66,6 +52,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(404 if body is None else 200)
         self.end_headers()
         self.wfile.write(body or b"no such thing")
+
+    def do_POST(self) -> None:
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size + 2)[:-2]
+        self.IMPORTED.append(body)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"images": ["docker.io/library/app:1"]}')
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -81,47 +76,20 @@ def http_port() -> collections.abc.Iterator[int]:
         thread.join()
 
 
-class Engine:
-    """The recording docker."""
-
-    def __init__(self, place: pathlib.Path, port: int) -> None:
-        self.place = place
-        self.answer("docker", DOCKER)
-        (place / "docker").chmod(0o755)
-        self.answer("engine", "28.0.0\n")
-        self.answer("image", "sha256:0\n")
-        self.answer("settings.json", SETTINGS)
-        self.answer("port", f"127.0.0.1:{port}\n")
-        self.answer("names", "")
-        self.answer("state", "true 0\n")
-        self.answer("archive", "an archive")
-
-    def answer(self, name: str, text: str) -> None:
-        (self.place / name).write_text(text)
-
-    def refuse(self, name: str) -> None:
-        (self.place / name).unlink()
-
-    def calls(self, start: str) -> list[str]:
-        file = self.place / "calls"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [line for line in lines if line.startswith(start)]
-
-
 @pytest.fixture
 def engine(
     tmp_path_factory: pytest.TempPathFactory, http_port: int, monkeypatch: pytest.MonkeyPatch
-) -> Engine:
-    place = tmp_path_factory.mktemp("engine")
-    # No kubectl on PATH, but what the fake's shell and the reaper need.
-    for program in ("sh", "cat", "dirname"):
-        (place / program).symlink_to(shutil.which(program) or "")
-    monkeypatch.setenv("PATH", str(place))
+) -> collections.abc.Iterator[engine_fake.Engine]:
+    Handler.IMPORTED.clear()
+    # No kubectl, and no docker, on PATH.
+    monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
     monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
-    for name in ("DOCKER_HOST", "P8S_IMAGE", "P8S_NAME", "PYTEST_ADDOPTS"):
+    for name in ("P8S_IMAGE", "P8S_NAME", "P8S_API_TOKEN", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("tempfile.tempdir", None)
-    return Engine(place, http_port)
+    with engine_fake.Engine({8989: http_port, 6443: 16443}) as made:
+        monkeypatch.setenv("DOCKER_HOST", made.host)
+        yield made
 
 
 def run(pytester: pytest.Pytester, source: str, *arguments: str) -> pytest.RunResult:
@@ -135,79 +103,82 @@ def leftovers() -> list[str]:
 
 @pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["one process", "xdist"])
 def test_a_session_has_one_cluster_and_leaves_none(
-    pytester: pytest.Pytester, engine: Engine, workers: list[str]
+    pytester: pytest.Pytester, engine: engine_fake.Engine, workers: list[str]
 ) -> None:
     run(pytester, USES, *workers).assert_outcomes(passed=2)
-    (started,) = engine.calls("run")
-    (removed,) = engine.calls("rm")
-    name = re.search(r"--name=(p8s-pytest-[0-9a-f]{8}) ", started)
+    (created,) = engine.list_calls("create")
+    (removed,) = engine.list_calls("remove")
+    name = re.fullmatch(r"create (p8s-pytest-[0-9a-f]{8})", created)
     assert name
-    assert removed == f"rm --force --volumes {name[1]}"
+    assert removed == f"remove {name[1]} True True"
     assert leftovers() == []
 
 
 @pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["one process", "xdist"])
 def test_no_cluster_is_started_where_no_test_asks(
-    pytester: pytest.Pytester, engine: Engine, workers: list[str]
+    pytester: pytest.Pytester, engine: engine_fake.Engine, workers: list[str]
 ) -> None:
     run(pytester, "def test_it(): pass", *workers).assert_outcomes(passed=1)
-    assert engine.calls("") == []
+    assert engine.calls == []
     assert leftovers() == []
 
 
 @pytest.mark.parametrize("workers", [[], ["-n1"]], ids=["the controller", "a worker"])
 def test_a_process_that_dies_leaves_nothing(
-    pytester: pytest.Pytester, engine: Engine, workers: list[str]
+    pytester: pytest.Pytester, engine: engine_fake.Engine, workers: list[str]
 ) -> None:
     pytester.makepyfile("import os\ndef test_it(p8s_cluster): os._exit(9)")
     pytester.runpytest_subprocess("-pno:cacheprovider", *workers)
 
     def is_gone() -> str | None:
-        return None if engine.calls("rm") and not leftovers() else "it is there"
+        return None if engine.list_calls("remove") and not leftovers() else "it is there"
 
     wait.until(is_gone, awaited="the removal", seconds=10)
 
 
 def test_a_controller_that_is_killed_leaves_nothing(
-    pytester: pytest.Pytester, engine: Engine
+    pytester: pytest.Pytester, engine: engine_fake.Engine
 ) -> None:
     pytester.makepyfile("import time\ndef test_it(p8s_cluster): time.sleep(60)")
     command = [sys.executable, "-mpytest", "-n1", "-pno:cacheprovider"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        asked = lambda: None if engine.calls("port") else "not started"  # noqa: E731
+        asked = lambda: None if engine.list_calls("create") else "not started"  # noqa: E731
         wait.until(asked, awaited="the start", seconds=30)
         process.kill()
 
     def is_gone() -> str | None:
-        return None if engine.calls("rm") and not leftovers() else "it is there"
+        return None if engine.list_calls("remove") and not leftovers() else "it is there"
 
     wait.until(is_gone, awaited="the removal", seconds=10)
 
 
-def test_a_kept_cluster_is_told_and_stays(pytester: pytest.Pytester, engine: Engine) -> None:
+def test_a_kept_cluster_is_told_and_stays(
+    pytester: pytest.Pytester, engine: engine_fake.Engine
+) -> None:
     result = run(pytester, USES, "--p8s-keep")
     result.stdout.re_match_lines(
         [r"kept: export KUBECONFIG=.*/kubeconfig", r"remove it: docker rm -fv p8s-pytest-"]
     )
-    assert engine.calls("rm") == []
+    assert engine.list_calls("remove") == []
     assert len(leftovers()) == 1
 
 
 def test_an_existing_cluster_is_found_by_its_label_and_left(
-    pytester: pytest.Pytester, engine: Engine
+    pytester: pytest.Pytester, engine: engine_fake.Engine
 ) -> None:
-    engine.answer("names", "p8s-dev\n")
+    engine.existing = "dev"
     run(pytester, USES, "--p8s-name=dev").assert_outcomes(passed=2)
-    assert engine.calls("ps") == ["ps --filter=label=p8s.cluster=dev --format={{.Names}}"]
-    assert engine.calls("run") == engine.calls("rm") == []
+    assert engine.calls == []
     assert leftovers() == []
 
 
-def test_settings_and_image_reach_the_container(pytester: pytest.Pytester, engine: Engine) -> None:
+def test_settings_and_image_reach_the_container(
+    pytester: pytest.Pytester, engine: engine_fake.Engine
+) -> None:
     options = ["--p8s-image=mine:2", "--p8s-setting=pod-cidr=10.9.0.0/24"]
     run(pytester, USES, *options, "--p8s-setting=etcd_fsync=always").assert_outcomes(passed=2)
-    (started,) = engine.calls("run")
-    assert started.partition(" mine:2 ")[2].split() == [
+    assert "image mine:2" in engine.calls
+    assert engine.settings == [
         "--run-timeout=2h",
         "--etcd-fsync=always",
         "--pod-cidr=10.9.0.0/24",
@@ -226,12 +197,12 @@ def test_settings_and_image_reach_the_container(pytester: pytest.Pytester, engin
     ],
 )
 def test_wrong_options_end_the_run(
-    pytester: pytest.Pytester, engine: Engine, arguments: list[str], told: str
+    pytester: pytest.Pytester, engine: engine_fake.Engine, arguments: list[str], told: str
 ) -> None:
     result = run(pytester, USES, *arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{told}*"])
-    assert engine.calls("") == []
+    assert engine.calls == []
 
 
 def test_all_wrong_settings_are_told_at_once(pytester: pytest.Pytester) -> None:
@@ -242,38 +213,55 @@ def test_all_wrong_settings_are_told_at_once(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("refused", "told", "workers"),
     [
-        pytest.param("engine", "no docker engine answers", [], id="no engine"),
-        pytest.param("engine", "no docker engine answers", ["-n2"], id="no engine, xdist"),
         pytest.param("image", "has no image p8s:latest", [], id="no image"),
-        pytest.param("port", "does not publish its port 8989", [], id="no port"),
+        pytest.param("image", "has no image p8s:latest", ["-n2"], id="no image, xdist"),
+        pytest.param("api", "does not publish its port 6443", [], id="no port of the apiserver"),
+        pytest.param("http", "publishes no port", [], id="no port"),
     ],
 )
 def test_what_is_missing_is_told_without_a_traceback(
-    pytester: pytest.Pytester, engine: Engine, refused: str, told: str, workers: list[str]
+    *,
+    pytester: pytest.Pytester,
+    engine: engine_fake.Engine,
+    refused: str,
+    told: str,
+    workers: list[str],
 ) -> None:
-    engine.refuse(refused)
+    engine.has_image = refused != "image"
+    for name, port in {"api": 6443, "http": 8989}.items():
+        if name == refused:
+            del engine.ports[port]
     result = run(pytester, USES, *workers)
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines([f"p8s: *{told}*", "*hint:*"])
     result.stdout.no_fnmatch_line("*Traceback*")
     result.stdout.no_fnmatch_line("*shared_cluster.py*")
-    assert len(engine.calls("version")) == 1
+    assert engine.list_calls("image") == ["image p8s:latest"], "the first one's answer is for all"
     assert leftovers() == []
 
 
-def test_a_cluster_that_ends_at_once_shows_its_log(
-    pytester: pytest.Pytester, engine: Engine
+def test_an_engine_that_is_not_there_is_told(
+    pytester: pytest.Pytester, engine: engine_fake.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.refuse("settings.json")
-    engine.answer("state", "false 2\n")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     result = run(pytester, USES)
     result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(["*has ended with code 2:*", "the end of the log*"])
-    assert len(engine.calls("rm")) == 1
+    result.stdout.fnmatch_lines(["p8s: *no docker engine answers*", "*hint:*"])
+    assert engine.calls == leftovers() == []
+
+
+def test_a_cluster_that_ends_at_once_shows_its_log(
+    pytester: pytest.Pytester, engine: engine_fake.Engine
+) -> None:
+    engine.state = ("exited", 2)
+    result = run(pytester, USES)
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*is exited, with code 2:*", "the end of the log*"])
+    assert len(engine.list_calls("remove")) == 1
 
 
 def test_a_failed_test_that_uses_the_cluster_leaves_a_bundle(
-    pytester: pytest.Pytester, engine: Engine
+    pytester: pytest.Pytester, engine: engine_fake.Engine
 ) -> None:
     del engine
     result = run(pytester, FAILS, "--p8s-bundle-on-failure=found")
@@ -291,13 +279,17 @@ def test_a_failed_test_that_uses_the_cluster_leaves_a_bundle(
         pytest.param("def test_it(): assert 0", id="it used no cluster"),
     ],
 )
-def test_no_bundle_is_written_where(pytester: pytest.Pytester, engine: Engine, source: str) -> None:
+def test_no_bundle_is_written_where(
+    pytester: pytest.Pytester, engine: engine_fake.Engine, source: str
+) -> None:
     del engine
     run(pytester, source, "--p8s-bundle-on-failure=found")
     assert not (pytester.path / "found").exists()
 
 
-def test_only_the_first_failures_have_bundles(pytester: pytest.Pytester, engine: Engine) -> None:
+def test_only_the_first_failures_have_bundles(
+    pytester: pytest.Pytester, engine: engine_fake.Engine
+) -> None:
     del engine
     source = """
     import pytest
@@ -308,7 +300,9 @@ def test_only_the_first_failures_have_bundles(pytester: pytest.Pytester, engine:
     assert len(list((pytester.path / "found").iterdir())) == testing.MOST_BUNDLES
 
 
-def test_its_types_are_there_for_annotations(pytester: pytest.Pytester, engine: Engine) -> None:
+def test_its_types_are_there_for_annotations(
+    pytester: pytest.Pytester, engine: engine_fake.Engine
+) -> None:
     source = """
     from p8s_supervisor import testing
     def test_it(p8s_cluster: testing.Cluster, p8s_kubectl: testing.Kubectl):
@@ -316,37 +310,49 @@ def test_its_types_are_there_for_annotations(pytester: pytest.Pytester, engine: 
         assert isinstance(p8s_cluster, testing.Cluster)
     """
     run(pytester, source).assert_outcomes(passed=1)
-    assert len(engine.calls("run")) == 1
+    assert len(engine.list_calls("create")) == 1
 
 
-def test_images_are_copied_once(pytester: pytest.Pytester, engine: Engine) -> None:
+def test_images_are_copied_once(pytester: pytest.Pytester, engine: engine_fake.Engine) -> None:
     source = """
     def test_one(p8s_load_images): p8s_load_images("app:1", "db:2")
     def test_two(p8s_load_images): p8s_load_images("app:1")
     """
     run(pytester, source).assert_outcomes(passed=2)
-    assert engine.calls("save") == ["save app:1 db:2"]
-    assert (engine.place / "imported").read_text() == "an archive"
+    assert engine.list_calls("export") == [
+        f"export docker.io/library/{name}" for name in ("app:1", "db:2")
+    ]
+    assert len(Handler.IMPORTED) == 2
+    for sent in Handler.IMPORTED:
+        with tarfile.open(fileobj=io.BytesIO(sent)) as archive:
+            assert archive.getnames() == ["index.json"]
 
 
 def test_an_image_that_the_engine_has_not_is_told(
-    pytester: pytest.Pytester, engine: Engine
+    pytester: pytest.Pytester, engine: engine_fake.Engine
 ) -> None:
-    engine.refuse("archive")
-    result = run(pytester, "def test_it(p8s_load_images): p8s_load_images('app:1')")
+    source = "def test_it(p8s_load_images): p8s_load_images('app:1')"
+    engine.existing, engine.has_image = "dev", False
+    result = run(pytester, source, "--p8s-name=dev")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*docker save app:1 | docker exec *"])
+    result.stdout.fnmatch_lines(["*the docker engine has no image app:1*"])
 
 
 def test_the_images_kubectl_is_taken_where_path_has_none(
-    pytester: pytest.Pytester, engine: Engine
+    pytester: pytest.Pytester, engine: engine_fake.Engine
 ) -> None:
-    run(pytester, "def test_it(p8s_kubectl): assert 'p8s-pytest-' in p8s_kubectl.program")
-    (copied,) = engine.calls("cp")
-    assert ":/usr/local/bin/kubectl " in copied
+    source = """
+    import pathlib
+    def test_it(p8s_kubectl):
+        program = pathlib.Path(p8s_kubectl.program)
+        assert (program.name, program.read_text()) == ("kubectl", "#!/bin/sh\\n")
+        assert program.stat().st_mode & 0o100
+    """
+    run(pytester, source).assert_outcomes(passed=1)
+    assert len(engine.list_calls("create")) == 1
 
 
-def test_fixtures_say_what_they_are(pytester: pytest.Pytester, engine: Engine) -> None:
+def test_fixtures_say_what_they_are(pytester: pytest.Pytester, engine: engine_fake.Engine) -> None:
     del engine
     shown = run(pytester, USES, "--fixtures").stdout.str()
     for name in ("cluster", "kubeconfig", "kubectl", "namespace", "load_images"):
@@ -382,28 +388,42 @@ def test_kubectl_parses_what_it_gets(tmp_path: pathlib.Path) -> None:
     assert kubectl.get("pods") == {"items": []}
 
 
+class Elsewhere(host_fakes.Engine):
+    """An engine on another host."""
+
+    def reach(self, address: str) -> str:
+        return "localhost" if address in ("", "0.0.0.0", "::") else address
+
+
 @pytest.mark.parametrize(
-    ("docker_host", "expected"),
+    ("made", "bind", "sans"),
     [
-        pytest.param("", "127.0.0.1", id="none"),
-        pytest.param("unix:///run/user/1000/docker.sock", "127.0.0.1", id="a socket"),
-        pytest.param("tcp://docker:2375", "docker", id="docker in docker"),
-        pytest.param("ssh://me@far", "far", id="ssh"),
+        pytest.param(host_fakes.Engine(), "127.0.0.1", "web", id="here"),
+        pytest.param(Elsewhere(), "0.0.0.0", "web,localhost", id="docker in docker"),
     ],
 )
-def test_ports_are_where_the_engine_is(
-    monkeypatch: pytest.MonkeyPatch, docker_host: str, expected: str
+def test_ports_are_where_the_engine_is(made: host_fakes.Engine, bind: str, sans: str) -> None:
+    cluster_access.start(made, "pytest-0", "p8s", {"extra_sans": "web", "http_port": "80"})
+    (spec,) = made.specs
+    assert (spec.bind, spec.inside, spec.keeps_state) == (bind, (80, 6443), False)
+    assert f"--extra-sans={sans}" in spec.flags
+
+
+@pytest.mark.parametrize(
+    ("image", "there", "pulled"),
+    [
+        pytest.param("registry.example/p8s:1", False, True, id="a registry's"),
+        pytest.param("registry.example/p8s:1", True, False, id="a registry's, there"),
+        pytest.param("p8s:latest", False, False, id="built here"),
+    ],
+)
+def test_an_image_is_pulled_where_a_registry_has_it(
+    *, image: str, there: bool, pulled: bool
 ) -> None:
-    monkeypatch.setenv("DOCKER_HOST", docker_host)
-    assert cluster_access.engine_host() == expected
-    command = cluster_access.start_command("p8s-pytest-0", "p8s", {"extra_sans": "web"})
-    published = [part for part in command if part.startswith("--publish")]
-    if expected == "127.0.0.1":
-        assert published == ["--publish=127.0.0.1::8989", "--publish=127.0.0.1::6443"]
-        assert "--extra-sans=web" in command
-    else:
-        assert published == ["--publish=8989", "--publish=6443"]
-        assert f"--extra-sans=web,{expected}" in command
+    made = host_fakes.Engine()
+    made.image = there
+    cluster_access.start(made, "pytest-0", image, {})
+    assert (("pull_image", image) in made.calls) == pulled
 
 
 def test_a_lock_has_one_holder(tmp_path: pathlib.Path) -> None:

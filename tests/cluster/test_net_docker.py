@@ -1,0 +1,291 @@
+"""A cluster on a docker network of one's own: small packets, IPv6 beside IPv4, a resolver that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import secrets
+import time
+import typing
+
+import pytest
+import requests
+
+from p8s_supervisor import wait
+from tests.cluster import conftest, nodes, pods, talk
+
+MTU = 1400
+NODE_PORT = 30080
+RANGES = (
+    "--pod-cidr=192.168.253.0/24,fd42:253::/64",
+    "--service-cidr=192.168.254.0/24,fd42:254::/112",
+)
+TRANSFER_BYTES = 30 << 20
+# Docker's resolver gives up on one that is silent after 4 s, coredns on docker's after 5 s.
+SILENT_SECONDS = 6.5
+
+ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}"
+IPV6 = pathlib.Path("/proc/net/if_inet6")
+
+# While a name outside waits for its answer: how long the slowest of the cluster's names takes, then
+# what became of the other, and after how long.
+LOOK_UP_BOTH = """
+import socket, struct, sys, threading, time
+def ask(name, seconds):
+    begun = time.monotonic()
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + bytes(1)
+    asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    asking.settimeout(seconds)
+    asking.connect(("192.168.254.2", 53))
+    asking.send(struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + labels + struct.pack(">HH", 1, 1))
+    code = asking.recv(4096)[3] & 15
+    return code, time.monotonic() - begun
+found = []
+outside = threading.Thread(target=lambda: found.append(ask("silent.corp.test", float(sys.argv[1]))))
+outside.start()
+slowest, codes = 0, set()
+for _ in range(20):
+    code, seconds = ask("kubernetes.default.svc.cluster.local", 3)
+    slowest, _ = max(slowest, seconds), codes.add(code)
+    time.sleep(0.05)
+outside.join()
+print(slowest < 1, codes, *(found[0] if found else ("no answer", 0)))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A docker network with a cluster in it.
+
+    Attributes:
+        node: the cluster.
+        kubectl: for it; the pods `client`, `web` and `host` (with a hostPort) are there.
+        resolver: the container that answers for corp.test.
+        neighbour: a container with a web server.
+        neighbour_addresses: its IPv4 and its IPv6 address, which is empty without IPv6.
+        host_port: where NODE_PORT is published on this host.
+    """
+
+    node: nodes.Node
+    kubectl: nodes.Kubectl
+    resolver: str
+    neighbour: str
+    neighbour_addresses: tuple[str, str]
+    host_port: int
+
+    @property
+    def dual(self) -> bool:
+        """Whether the network has IPv6."""
+        return bool(self.neighbour_addresses[1])
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """The node's IPv4 and IPv6 address."""
+        return read_addresses(self.node.name)
+
+
+def read_addresses(container: str) -> tuple[str, str]:
+    ipv4, _, ipv6 = nodes.docker("inspect", f"--format={ADDRESS}", container).strip().partition(" ")
+    return ipv4, ipv6
+
+
+@contextlib.contextmanager
+def run_container(network: str, script: str, *arguments: str) -> typing.Iterator[str]:
+    """A container of the node's image that runs a script."""
+    name = nodes.unique("p8s-neighbour")
+    try:
+        nodes.docker(
+            *("run", "--detach", f"--name={name}", f"--network={network}"),
+            *("--entrypoint=python3", nodes.IMAGE, "-c", script, *arguments),
+        )
+        yield name
+    finally:
+        nodes.docker("rm", "--force", "--volumes", name)
+
+
+@pytest.fixture(scope="module")
+def net(make_kubectl: conftest.MakeKubectl) -> typing.Iterator[Net]:
+    options = [f"--opt=com.docker.network.driver.mtu={MTU}"]
+    if IPV6.exists():
+        prefix = ":".join(f"fd{secrets.token_hex(5)}"[at : at + 4] for at in (0, 4, 8))
+        options += ["--ipv6", f"--subnet={prefix}::/64"]
+    host_port = nodes.free_port()
+    with (
+        nodes.network(*options) as network,
+        run_container(network, talk.SERVE_DNS) as resolver,
+        run_container(network, talk.SERVE, "neighbour") as neighbour,
+        nodes.run(
+            *(RANGES if IPV6.exists() else ()),
+            options=[
+                f"--network={network}",
+                f"--dns={read_addresses(resolver)[0]}",
+                "--dns-search=corp.test",
+                f"--publish=127.0.0.1:{host_port}:{NODE_PORT}",
+            ],
+        ) as node,
+    ):
+        node.await_ready()
+        kubectl = make_kubectl(node)
+        addresses = read_addresses(neighbour)
+        deploy(kubectl, dual=bool(addresses[1]))
+        yield Net(node, kubectl, resolver, neighbour, addresses, host_port)
+
+
+def deploy(kubectl: nodes.Kubectl, *, dual: bool) -> None:
+    service = talk.service("web", type="NodePort")
+    service["spec"]["ports"][0]["nodePort"] = NODE_PORT
+    if dual:
+        service["spec"]["ipFamilyPolicy"] = "RequireDualStack"
+    held = {"containerPort": talk.PORT, "hostPort": 18080}
+    kubectl.apply(
+        talk.server("web"), talk.server("host", ports=[held]), service, pods.sleeper("client")
+    )
+    kubectl.await_ready("pod/web", "pod/host", "pod/client")
+
+
+def url(address: str, port: int) -> str:
+    return f"http://[{address}]:{port}/" if ":" in address else f"http://{address}:{port}/"
+
+
+def await_fetch(net: Net, address: str, port: int) -> str:
+    """What an address answers to a pod, from the moment that it does."""
+    said: list[str] = []
+
+    def look() -> str | None:
+        done = net.kubectl.attempt(
+            "exec", "client", "--", *pods.python(pods.FETCH, url(address, port))
+        )
+        said.append(done.stdout.strip())
+        return None if done.returncode == 0 else done.stderr
+
+    wait.until(look, awaited=url(address, port), seconds=15, interval=0.2)
+    return said[-1]
+
+
+# --- packets
+
+
+def test_pods_packets_are_as_large_as_the_network_s(net: Net) -> None:
+    mtu = net.kubectl("exec", "client", "--", "cat", "/sys/class/net/eth0/mtu")
+    assert int(mtu) == MTU
+    largest = talk.run_in_pod(net.kubectl, "client", talk.FIND_LARGEST, net.neighbour_addresses[0])
+    assert int(largest) == MTU
+
+
+def test_large_transfers_both_ways(net: Net) -> None:
+    """From a pod to another container, and from that one to a pod behind a NodePort."""
+    there = url(net.neighbour_addresses[0], talk.PORT).rstrip("/")
+    out = talk.run_in_pod(net.kubectl, "client", talk.TRANSFER, there, str(TRANSFER_BYTES))
+    here = url(net.addresses[0], NODE_PORT).rstrip("/")
+    back = talk.run_in_container(net.neighbour, talk.TRANSFER, here, str(TRANSFER_BYTES))
+    print(out, back, sep="\n")
+    assert [said.split()[:2] for said in (out, back)] == [[str(TRANSFER_BYTES), "True"]] * 2
+    assert max(float(said.split()[2]) for said in (out, back)) < 20
+
+
+# --- doors
+
+
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+@pytest.mark.parametrize(
+    ("port", "who"),
+    [pytest.param(NODE_PORT, "web", id="NodePort"), pytest.param(18080, "host", id="hostPort")],
+)
+def test_the_node_s_ports_from_another_container(
+    net: Net, family: str, port: int, who: str
+) -> None:
+    require(net, family)
+    address = net.addresses[family == "IPv6"]
+    said = talk.run_in_container(net.neighbour, pods.FETCH, url(address, port))
+    assert said.split()[0] == who
+    if who == "host":
+        caller = net.neighbour_addresses[family == "IPv6"]
+        assert said.split()[1] == caller, "a hostPort keeps the source address"
+    # And from the pod that is behind it: hairpin.
+    assert talk.run_in_pod(net.kubectl, who, pods.FETCH, url(address, port)).split()[0] == who
+
+
+def test_a_node_port_that_is_published_on_the_host(net: Net) -> None:
+    answer = requests.get(f"http://127.0.0.1:{net.host_port}/", timeout=5)
+    assert answer.text.split()[0] == "web"
+
+
+def test_what_pods_are_outside(net: Net) -> None:
+    """A neighbour sees the node, in both families."""
+    for address, node in zip(net.neighbour_addresses, net.addresses, strict=True):
+        if address:
+            assert await_fetch(net, address, talk.PORT) == f"neighbour {node}"
+
+
+# --- IPv6
+
+
+def require(net: Net, family: str) -> None:
+    if family == "IPv6" and not net.dual:
+        pytest.skip("this machine has no IPv6")
+
+
+def test_pods_services_and_the_node_have_two_addresses(net: Net) -> None:
+    require(net, "IPv6")
+    node = net.kubectl.get("node", "p8s")
+    internal = [
+        one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP"
+    ]
+    assert internal == list(net.addresses)
+    assert node["spec"]["podCIDRs"] == ["192.168.253.0/24", "fd42:253::/64"]
+    [own, second] = [one["ip"] for one in net.kubectl.get("pod", "client")["status"]["podIPs"]]
+    assert own.startswith("192.168.253.")
+    assert second.startswith("fd42:253::")
+    cluster_ips = net.kubectl.get("service", "web")["spec"]["clusterIPs"]
+    for address, caller in zip(cluster_ips, (own, second), strict=True):
+        assert await_fetch(net, address, 80) == f"web {caller}"
+    script = "import socket; print(socket.getaddrinfo('web', 80, socket.AF_INET6)[0][4][0])"
+    assert talk.run_in_pod(net.kubectl, "client", script) == cluster_ips[1]
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("name", "addresses"),
+    [
+        pytest.param("plain.corp.test", 1, id="a name outside"),
+        pytest.param("plain", 1, id="by the container's search domain"),
+        pytest.param("big.corp.test", 200, id="an answer that only TCP can carry"),
+    ],
+)
+def test_names_that_docker_s_upstream_knows(net: Net, name: str, addresses: int) -> None:
+    assert talk.run_in_pod(net.kubectl, "client", talk.LOOK_UP, name) == str(addresses)
+
+
+def test_a_neighbour_s_name(net: Net) -> None:
+    """docker's own resolver knows it, at 127.0.0.11, which no pod can reach."""
+    script = "import socket, sys; print(socket.gethostbyname(sys.argv[1]))"
+    found = talk.run_in_pod(net.kubectl, "client", script, net.neighbour)
+    assert found == net.neighbour_addresses[0]
+
+
+def test_an_upstream_that_is_silent_takes_no_name_of_the_cluster_with_it(net: Net) -> None:
+    nodes.docker("pause", net.resolver)
+    try:
+        said = talk.run_in_pod(net.kubectl, "client", LOOK_UP_BOTH, str(SILENT_SECONDS))
+        quick, codes, code, seconds = said.split()
+        assert (quick, codes) == ("True", "{0}")
+        assert code == "2", f"not SERVFAIL after {seconds} s"
+        assert net.node.get("/ready").status_code == 200
+    finally:
+        nodes.docker("unpause", net.resolver)
+    begun = time.monotonic()
+    wait.until(
+        lambda: (
+            net.kubectl.attempt(
+                "exec", "client", "--", *pods.python(talk.LOOK_UP, "later.corp.test")
+            ).stderr
+            or None
+        ),
+        awaited="a name outside",
+        seconds=15,
+        interval=0.2,
+    )
+    print(f"names outside were back after {time.monotonic() - begun:.1f} s")
