@@ -104,6 +104,16 @@ class Workload:
         return None
 
 
+def started_at(node: nodes.Node) -> str:
+    """When the container was started, in the engine's words: another one is another start."""
+    return node.inspect("{{.State.StartedAt}}")
+
+
+def count_stops(node: nodes.Node) -> int:
+    """How often the cluster has stopped in order."""
+    return sum(line.endswith("] stopped") for line in node.logs().splitlines())
+
+
 @pytest.fixture
 def make_workload(make_kubectl: MakeKubectl, tmp_path: pathlib.Path) -> typing.Any:
     """Deploys the workload in a cluster."""

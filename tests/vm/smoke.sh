@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # A cluster on this host from its start to what is left of it, with nothing but docker and curl: for hosts of other
 # kinds than the developer's own, such as a virtual machine with systemd and cgroup v2.
-# usage: smoke.sh [more options for docker run]; IMAGE (p8s:latest), SLOW (1; how much slower than usual the host is)
+# usage: smoke.sh [more options for docker run]; IMAGE (p8s:latest), SLOW (1; how much slower than usual the host is),
+# CLOCK (0; with 1 the host's clock is set a day ahead under the cluster, and back: only on a machine of your own)
 set -euo pipefail
 
-IMAGE=${IMAGE:-p8s:latest} SLOW=${SLOW:-1} NAME=p8s-smoke
+IMAGE=${IMAGE:-p8s:latest} SLOW=${SLOW:-1} CLOCK=${CLOCK:-0} NAME=p8s-smoke
 step() { printf '%7.1f s  %s\n' "$(($(date +%s%N) / 1000000 - started))e-3" "$1"; }
 started=$(($(date +%s%N) / 1000000))
 die() { step "FAILED: $1"; docker logs $NAME 2>&1 | tail -n 40; exit 1; }
@@ -28,6 +29,30 @@ await_ready() {
     sleep 0.1
   done
   cat /tmp/p8s-ready; die "not ready"
+}
+
+# What is made now runs, is found by its name, and is reached by way of kubelet; so every certificate and token is good.
+check_works() {
+  kubectl run "$1" --image=p8s.local/pause:1 --port=8080 --expose
+  kubectl wait --for=condition=Ready "pod/$1" --timeout=$((60 * SLOW))s
+  kubectl exec limited -- python3 -c 'import socket, sys; print(socket.gethostbyname(sys.argv[1]))' "$1.default.svc.cluster.local"
+  kubectl delete "pod/$1" "service/$1" --now
+}
+# Longer than a node's lease is waited for; a second at a time, since a red one comes and goes.
+watch_ready() {
+  local red=0 _
+  for _ in $(seq $((75 * SLOW))); do
+    [ "$(curl -s -o /tmp/p8s-ready -w '%{http_code}' http://127.0.0.1:8989/ready)" = 200 ] ||
+      { red=$((red + 1)); cat /tmp/p8s-ready; }
+    sleep 1
+  done
+  await_ready; step "$1: red for $red of $((75 * SLOW)) looks"
+}
+# The step of the clock itself is not in the seconds that are told after it.
+jump() {
+  local before after
+  before=$(date +%s%N); date -s "$1" >/dev/null; after=$(date +%s%N)
+  started=$((started + (after - before) / 1000000))
 }
 
 docker rm -fv $NAME >/dev/null 2>&1 || true
@@ -73,6 +98,14 @@ id=$(kubectl get pod limited -o jsonpath='{.status.containerStatuses[0].containe
 limit=$(find /sys/fs/cgroup -path "*${id#containerd://}*" \( -name memory.max -o -name memory.limit_in_bytes \) -exec cat {} + | head -n 1)
 [ "$limit" = $((64 << 20)) ] || die "the limit seen from the host is '$limit'"
 step "a pod's limits hold"
+
+if [ "$CLOCK" = 1 ]; then
+  jump '+1 day'; check_works tomorrow; watch_ready "a day ahead"
+  docker restart -t 60 $NAME >/dev/null; await_ready; step "started a day ahead"
+  kubectl wait --for=condition=Ready pod/limited --timeout=$((60 * SLOW))s
+  # All certificates are of tomorrow now.
+  jump '-1 day'; check_works today; watch_ready "a day back"
+fi
 
 docker restart -t 60 $NAME >/dev/null; await_ready; step "ready after a restart"
 kubectl wait --for=condition=Ready pod/limited --timeout=$((60 * SLOW))s
