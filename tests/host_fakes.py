@@ -197,6 +197,9 @@ class Engine(docker_host.Engine):
             return None
         return clusters.Image(identity="sha256:1", size=1, architecture="amd64", tags=(name,))
 
+    def pull_image(self, name: str) -> None:
+        self._record("pull_image", name)
+
     def list_clusters(self) -> list[clusters.Cluster]:
         return list(self.clusters.values())
 
