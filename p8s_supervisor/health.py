@@ -82,7 +82,8 @@ class Monitor:
             return {"p8s": f"the start failed: {self._run.failure}"}
         if state == status.State.STOPPING:
             return {"p8s": f"the cluster is {state}"}
-        missing = self.look()
+        # A look may be a moment old, of before the start's end: what is refused is known without one.
+        missing = self.look() | self._run.refused
         if state == status.State.STARTING:
             return missing or {"p8s": "the start is not complete"}
         return missing

@@ -58,7 +58,7 @@ def test_versions_are_the_components_own(cluster: nodes.Node, admin: nodes.Kubec
 def test_everything_of_the_system_is_a_pod_that_one_can_see(admin: nodes.Kubectl) -> None:
     items = admin.get("pods", "--namespace=kube-system")["items"]
     found = {pod["metadata"]["name"]: pod for pod in items}
-    names = {re.sub(r"-[a-z0-9]{10}-[a-z0-9]{5}$|-[a-z0-9]{5}$", "", name) for name in found}
+    names = {re.sub(r"-[a-z0-9]{8,10}-[a-z0-9]{5}$|-[a-z0-9]{5}$", "", name) for name in found}
     assert names == {
         "coredns",
         "kube-apiserver-p8s",

@@ -22,7 +22,6 @@ SHORT = (
     "DNS should provide DNS for services",
     "Ephemeral Containers will start an ephemeral container in an existing pod",
     "HostPort validates that there is no conflict between pods with same hostPort",
-    "ImageVolume should succeed with pod and pull policy of Always",
     "Job should run a job to completion when tasks sometimes fail and are locally restarted",
     "Kubectl logs logs should be able to retrieve and filter logs",
     "Networking Granular Checks: Pods should function for node-pod communication: udp",

@@ -324,3 +324,13 @@ def test_a_start_that_failed_is_told_in_the_component_s_own_words(tmp_path: path
     assert health.Monitor(run).missing() == {
         "p8s": "the start failed: etcd failed: it ended\n  | flag provided: -x"
     }
+
+
+def test_what_is_refused_is_missing_at_once(make_run: Make) -> None:
+    """However fresh the last look is: a start's end lies between it and the next."""
+    run = make_run()
+    run.state = status.State.READY
+    monitor = health.Monitor(run)
+    assert monitor.missing() == {}
+    run.refused["manifests/a.yaml"] = "invalid"
+    assert monitor.missing() == {"manifests/a.yaml": "invalid"}
