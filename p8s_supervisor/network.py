@@ -47,19 +47,11 @@ def ruleset(plan: components.Plan, *, resolver_ports: dict[str, int]) -> str:
         resolver_ports: for "udp" and "tcp" the port where docker's resolver really listens;
             empty where there is none.
     """
-    pods, services = plan.settings.pod_cidr.ipv4, plan.settings.service_cidr.ipv4
     redirects = "\n".join(
         f"    ip daddr {plan.facts.address} {protocol} dport 53 dnat to {EMBEDDED_RESOLVER}:{port}"
         for protocol, port in sorted(resolver_ports.items())
     )
-    return f"""\
-add table ip {TABLE}
-delete table ip {TABLE}
-table ip {TABLE} {{
-  chain outgoing {{
-    type nat hook postrouting priority srcnat; policy accept;
-    ip saddr {pods} ip daddr != {pods} masquerade
-  }}
+    resolver = f"""\
   # For pods, and for what runs in the node's own network namespace.
   chain resolver_of_pods {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -69,40 +61,37 @@ table ip {TABLE} {{
     type nat hook output priority dstnat; policy accept;
 {redirects}
   }}
-  # An address of the service range that kube-proxy has not rewritten belongs to no service; it
-  # must not leave for the network outside, where somebody may answer.
-  chain refuse_of_pods {{
-    type filter hook forward priority filter; policy accept;
-    ip daddr {services} counter reject
-  }}
-  chain refuse_of_the_node {{
-    type filter hook output priority filter; policy accept;
-    ip daddr {services} counter reject
-  }}
-}}
 """
+    chosen = plan.settings
+    return _table("ip", pods=chosen.pod_cidr.ipv4, services=chosen.service_cidr.ipv4, more=resolver)
 
 
 def ipv6_ruleset(plan: components.Plan) -> str:
     """The same for IPv6, which no resolver needs; empty where the cluster has no such range."""
     pods, services = plan.settings.pod_cidr.ipv6, plan.settings.service_cidr.ipv6
-    if pods is None:
-        return ""
+    return "" if pods is None else _table("ip6", pods=pods, services=services)
+
+
+def _table(family: str, *, pods: object, services: object, more: str = "") -> str:
+    """A family's table: what both have, and more chains."""
     return f"""\
-add table ip6 {TABLE}
-delete table ip6 {TABLE}
-table ip6 {TABLE} {{
+add table {family} {TABLE}
+delete table {family} {TABLE}
+table {family} {TABLE} {{
   chain outgoing {{
     type nat hook postrouting priority srcnat; policy accept;
-    ip6 saddr {pods} ip6 daddr != {pods} masquerade
+    {family} saddr {pods} {family} daddr != {pods} masquerade
   }}
+{more}\
+  # An address of the service range that kube-proxy has not rewritten belongs to no service; it
+  # must not leave for the network outside, where somebody may answer.
   chain refuse_of_pods {{
     type filter hook forward priority filter; policy accept;
-    ip6 daddr {services} counter reject
+    {family} daddr {services} counter reject
   }}
   chain refuse_of_the_node {{
     type filter hook output priority filter; policy accept;
-    ip6 daddr {services} counter reject
+    {family} daddr {services} counter reject
   }}
 }}
 """

@@ -92,3 +92,20 @@ def service(name: str, *, port: int = 80, target: int = 8080) -> Manifest:
         "metadata": {"name": name},
         "spec": {"selector": {"app": name}, "ports": [{"port": port, "targetPort": target}]},
     }
+
+
+def definition(group: str, *, kind: str, plural: str) -> Manifest:
+    """A CustomResourceDefinition of a namespaced kind that takes any field, in version v1."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"plural": plural, "singular": kind.lower(), "kind": kind},
+            "versions": [version],
+        },
+    }

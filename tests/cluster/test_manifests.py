@@ -11,32 +11,10 @@ import requests
 import yaml
 
 from p8s_supervisor import wait
-from tests.cluster import conftest, nodes
+from tests.cluster import conftest, nodes, pods
 
 DIRECTORY = "/etc/p8s/manifests"
-DEFINITION = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "widgets.example.com"},
-    "spec": {
-        "group": "example.com",
-        "scope": "Namespaced",
-        "names": {"plural": "widgets", "singular": "widget", "kind": "Widget"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "x-kubernetes-preserve-unknown-fields": True,
-                    }
-                },
-            }
-        ],
-    },
-}
+DEFINITION = pods.definition("example.com", kind="Widget", plural="widgets")
 WIDGET = {
     "apiVersion": "example.com/v1",
     "kind": "Widget",

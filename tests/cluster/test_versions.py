@@ -75,29 +75,7 @@ OBJECTS: list[dict[str, typing.Any]] = [
     pods.service("web"),
     pods.web_pod("alone"),
 ]  # fmt: skip
-DEFINITION: dict[str, typing.Any] = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "boxes.kept.test"},
-    "spec": {
-        "group": "kept.test",
-        "names": {"kind": "Box", "plural": "boxes"},
-        "scope": "Namespaced",
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "x-kubernetes-preserve-unknown-fields": True,
-                    }
-                },
-            }
-        ],
-    },
-}
+DEFINITION = pods.definition("kept.test", kind="Box", plural="boxes")
 BOX = {"apiVersion": "kept.test/v1", "kind": "Box", "metadata": {"name": "one"}, "size": 5}
 
 

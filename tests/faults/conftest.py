@@ -112,15 +112,3 @@ def started_at(node: nodes.Node) -> str:
 def count_stops(node: nodes.Node) -> int:
     """How often the cluster has stopped in order."""
     return sum(line.endswith("] stopped") for line in node.logs().splitlines())
-
-
-@pytest.fixture
-def make_workload(make_kubectl: MakeKubectl, tmp_path: pathlib.Path) -> typing.Any:
-    """Deploys the workload in a cluster."""
-
-    def make(node: nodes.Node) -> Workload:
-        made = Workload(node, make_kubectl(node), nodes.unique("faults"), tmp_path)
-        made.deploy()
-        return made
-
-    return make
