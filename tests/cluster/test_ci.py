@@ -81,33 +81,42 @@ def test_gitlab_a_job_uses_the_service_by_its_name(tools: str) -> None:
     assert re.search(r"^p8s +Ready ", told, re.MULTILINE)
 
 
-def test_github_the_action_gives_a_cluster_to_the_next_steps(tmp_path: pathlib.Path) -> None:
+@contextlib.contextmanager
+def run_action(
+    folder: pathlib.Path, **given: str
+) -> typing.Iterator[tuple[subprocess.CompletedProcess[str], dict[str, str]]]:
+    """The action's one step, with these inputs: how it ended, and what it exports and puts out."""
     action = yaml.safe_load((ROOT / "action.yml").read_text())
-    name = nodes.unique("p8s-test")
-    given = {
-        "image": nodes.IMAGE,
-        "name": name,
-        "http-port": str(nodes.free_port()),
-        "api-port": str(nodes.free_port()),
-    }
+    (step,) = action["runs"]["steps"]
+    given |= {"image": nodes.IMAGE, "name": nodes.unique("p8s-test")}
+    given |= {"http-port": str(nodes.free_port()), "api-port": str(nodes.free_port())}
     inputs = {key: str(one["default"]) for key, one in action["inputs"].items()} | given
-    files = {key: tmp_path / key for key in ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH")}
-    environment = os.environ | {"RUNNER_TEMP": str(tmp_path)}
-    environment |= {key: str(file) for key, file in files.items()}
+    own = {
+        key: re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda found: inputs[found[1]], text)
+        for key, text in step["env"].items()
+    }
+    files = {key: folder / key for key in ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH")}
+    own |= {"RUNNER_TEMP": str(folder)} | {key: str(file) for key, file in files.items()}
     try:
-        for step in action["runs"]["steps"]:
-            own = {
-                key: re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda found: inputs[found[1]], text)
-                for key, text in step["env"].items()
-            }
-            subprocess.run(
-                ["bash", "-e", "-o", "pipefail", "-c", step["run"]],
-                env=environment | own,
-                check=True,
-                timeout=120,
-            )
-        exported = dict(line.split("=", 1) for line in files["GITHUB_ENV"].read_text().split())
-        assert exported["P8S_NAME"] == name
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", step["run"]],
+            env=os.environ | own,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        written = "".join(
+            files[key].read_text() for key in ("GITHUB_ENV", "GITHUB_OUTPUT") if files[key].exists()
+        )
+        yield done, dict(line.split("=", 1) for line in written.split())
+    finally:
+        nodes.docker("rm", "--force", "--volumes", given["name"])
+
+
+def test_github_the_action_gives_a_cluster_to_the_next_steps(tmp_path: pathlib.Path) -> None:
+    with run_action(tmp_path) as (done, exported):
+        assert done.returncode == 0, done.stdout + done.stderr
         told = subprocess.run(
             ["kubectl", "get", "nodes"],
             env=os.environ | exported,
@@ -115,11 +124,16 @@ def test_github_the_action_gives_a_cluster_to_the_next_steps(tmp_path: pathlib.P
             text=True,
             check=True,
         ).stdout
-        assert re.search(r"^p8s +Ready ", told, re.MULTILINE)
-        outputs = dict(line.split("=", 1) for line in files["GITHUB_OUTPUT"].read_text().split())
-        assert set(outputs) == set(action["outputs"])
-    finally:
-        nodes.docker("rm", "--force", "--volumes", name)
+        outputs = yaml.safe_load((ROOT / "action.yml").read_text())["outputs"]
+    assert re.search(r"^p8s +Ready ", told, re.MULTILINE)
+    assert exported.keys() >= {"KUBECONFIG", "P8S_NAME", *outputs}
+
+
+def test_github_the_action_gives_up_and_says_what_is_missing(tmp_path: pathlib.Path) -> None:
+    with run_action(tmp_path, settings="--manifests=/nowhere", timeout="8") as (done, exported):
+        assert done.returncode == 1
+        assert "/nowhere: there is no such directory in the node" in done.stdout.splitlines()[-1]
+        assert not exported
 
 
 def test_the_systemd_units_commands_start_wait_and_stop() -> None:
