@@ -88,6 +88,11 @@ def case(status: str, inner: str = "", *, name: str = f"[It] {JOB}") -> str:
         ),
         pytest.param(case("skipped", '<skipped message="skipped"/>'), None, id="not chosen"),
         pytest.param(case("interrupted", "<error>stop</error>"), None, id="broken off"),
+        pytest.param(
+            case("timedout", "<error>[TIMEDOUT] A suite timeout occurred&#10;In [It]</error>"),
+            None,
+            id="broken off as the time of all was over",
+        ),
         pytest.param(case("failed", name="[BeforeSuite]"), None, id="no test"),
     ],
 )
