@@ -81,24 +81,29 @@ def test_gitlab_a_job_uses_the_service_by_its_name(tools: str) -> None:
     assert re.search(r"^p8s +Ready ", told, re.MULTILINE)
 
 
+def read_variables(file: pathlib.Path) -> dict[str, str]:
+    """What a step has written for those after it."""
+    return dict(line.split("=", 1) for line in file.read_text().split())
+
+
 @contextlib.contextmanager
 def run_action(
-    folder: pathlib.Path, **given: str
-) -> typing.Iterator[tuple[subprocess.CompletedProcess[str], dict[str, str]]]:
-    """The action's one step, with these inputs: how it ended, and what it exports and puts out."""
+    folder: pathlib.Path, name: str, **given: str
+) -> typing.Iterator[subprocess.CompletedProcess[str]]:
+    """The action's one step, with these inputs and its files in a folder: how it ended."""
     action = yaml.safe_load((ROOT / "action.yml").read_text())
     (step,) = action["runs"]["steps"]
-    given |= {"image": nodes.IMAGE, "name": nodes.unique("p8s-test")}
+    given |= {"image": nodes.IMAGE, "name": name}
     given |= {"http-port": str(nodes.free_port()), "api-port": str(nodes.free_port())}
     inputs = {key: str(one["default"]) for key, one in action["inputs"].items()} | given
     own = {
         key: re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda found: inputs[found[1]], text)
         for key, text in step["env"].items()
     }
-    files = {key: folder / key for key in ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH")}
-    own |= {"RUNNER_TEMP": str(folder)} | {key: str(file) for key, file in files.items()}
+    own |= {key: str(folder / key) for key in ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH")}
+    own["RUNNER_TEMP"] = str(folder)
     try:
-        done = subprocess.run(
+        yield subprocess.run(
             ["bash", "-e", "-o", "pipefail", "-c", step["run"]],
             env=os.environ | own,
             capture_output=True,
@@ -106,17 +111,17 @@ def run_action(
             check=False,
             timeout=120,
         )
-        written = "".join(
-            files[key].read_text() for key in ("GITHUB_ENV", "GITHUB_OUTPUT") if files[key].exists()
-        )
-        yield done, dict(line.split("=", 1) for line in written.split())
     finally:
-        nodes.docker("rm", "--force", "--volumes", given["name"])
+        nodes.docker("rm", "--force", "--volumes", name)
 
 
 def test_github_the_action_gives_a_cluster_to_the_next_steps(tmp_path: pathlib.Path) -> None:
-    with run_action(tmp_path) as (done, exported):
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    name = nodes.unique("p8s-test")
+    with run_action(tmp_path, name) as done:
         assert done.returncode == 0, done.stdout + done.stderr
+        exported = read_variables(tmp_path / "GITHUB_ENV")
+        assert exported["P8S_NAME"] == name
         told = subprocess.run(
             ["kubectl", "get", "nodes"],
             env=os.environ | exported,
@@ -124,16 +129,16 @@ def test_github_the_action_gives_a_cluster_to_the_next_steps(tmp_path: pathlib.P
             text=True,
             check=True,
         ).stdout
-        outputs = yaml.safe_load((ROOT / "action.yml").read_text())["outputs"]
-    assert re.search(r"^p8s +Ready ", told, re.MULTILINE)
-    assert exported.keys() >= {"KUBECONFIG", "P8S_NAME", *outputs}
+        assert re.search(r"^p8s +Ready ", told, re.MULTILINE)
+        assert set(read_variables(tmp_path / "GITHUB_OUTPUT")) == set(action["outputs"])
 
 
 def test_github_the_action_gives_up_and_says_what_is_missing(tmp_path: pathlib.Path) -> None:
-    with run_action(tmp_path, settings="--manifests=/nowhere", timeout="8") as (done, exported):
+    given = {"settings": "--manifests=/nowhere", "timeout": "8"}
+    with run_action(tmp_path, nodes.unique("p8s-test"), **given) as done:
         assert done.returncode == 1
         assert "/nowhere: there is no such directory in the node" in done.stdout.splitlines()[-1]
-        assert not exported
+        assert not (tmp_path / "GITHUB_ENV").exists()
 
 
 def test_the_systemd_units_commands_start_wait_and_stop() -> None:
