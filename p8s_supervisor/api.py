@@ -24,13 +24,16 @@ class Api:
         settings: name → value and source.
         kubeconfig: an administrator's, for the host or for a given name.
         add_user: a kubeconfig for a user: name, groups, ttl (a duration), kind.
-        apply: applies the add-ons again; what was applied.
+        apply: applies the system's manifests again; what was applied.
         reset: empties a namespace; what was deleted.
         events: those after a number, waited for so many seconds where there are none.
         list_logs: the components that have a log.
         read_log: a component's log; follow, tail (lines; None: all).
         list_images: the node's images and blobs.
         load_images: imports an archive; the images' names.
+        list_add_ons: all that there are, and how each stands.
+        enable_add_on: switches one on; what was applied.
+        disable_add_on: switches one off; what was deleted.
         bundle: writes the archive that explains a cluster.
         stop: asks for the stop and returns at once; given who asked.
     """
@@ -48,6 +51,9 @@ class Api:
     read_log: collections.abc.Callable[[str, bool, int | None], collections.abc.Iterator[bytes]]
     list_images: collections.abc.Callable[[], dict[str, typing.Any]]
     load_images: collections.abc.Callable[[typing.IO[bytes]], list[str]]
+    list_add_ons: collections.abc.Callable[[], list[dict[str, typing.Any]]]
+    enable_add_on: collections.abc.Callable[[str], list[str]]
+    disable_add_on: collections.abc.Callable[[str], list[str]]
     bundle: collections.abc.Callable[[typing.BinaryIO], None]
     stop: collections.abc.Callable[[str], None]
 

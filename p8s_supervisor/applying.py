@@ -12,7 +12,7 @@ from p8s_supervisor import admission, component_files, context, errors, kube, ma
 DEFINITION_SECONDS = 5.0
 # How many refused objects, and reasons, of a file are told.
 TOLD = 3
-ADD_ONS = "add-ons/"
+SYSTEM = "system/"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,17 +143,17 @@ def _hide(item: Item, reason: str) -> str:
     return "refused; the reason is not shown, it quotes the content"
 
 
-def apply_add_ons(
+def apply_system(
     run: context.Context, client: kube.Client, *, seconds: float, longest: float
 ) -> Outcome:
     """Apply the system's own manifests, and note which files are refused; see `apply`."""
     items = [
         Item(file=file, manifest=manifest)
-        for file, found in manifests.add_ons_by_file(manifests.values(run.plan)).items()
-        for manifest in component_files.change_add_ons(run.plan, found)
+        for file, found in manifests.system_by_file(manifests.values(run.plan)).items()
+        for manifest in component_files.change_system(run.plan, found)
     ]
     outcome = apply(client, items, seconds=seconds, longest=longest)
-    note(run, ADD_ONS, outcome.by_file())
+    note(run, SYSTEM, outcome.by_file())
     return outcome
 
 

@@ -184,7 +184,7 @@ def write_static_pods(run: context.Context, *names: str) -> None:
 
 
 def apply_manifests(run: context.Context, monitor: health.Monitor) -> None:
-    """Server-side apply of the add-ons.
+    """Server-side apply of the system's manifests.
 
     In a cluster that was there before, the user may have a webhook that refuses them: whoever can
     take that away needs the API, so the start goes on as far as it can.
@@ -195,15 +195,15 @@ def apply_manifests(run: context.Context, monitor: health.Monitor) -> None:
     client = connect(run)
     if not run.fresh:
         before = rollout.read(client)
-        applying.apply_add_ons(
+        applying.apply_system(
             run, client, seconds=completion.START_SECONDS, longest=completion.START_SECONDS
         )
         rollout.replace(run, client, before)
         if run.refused:
             run.tell("the start is complete when these are applied; it goes on as far as it can")
         return
-    made = manifests.add_ons(manifests.values(run.plan))
-    for manifest in component_files.change_add_ons(run.plan, made):
+    made = manifests.system(manifests.values(run.plan))
+    for manifest in component_files.change_system(run.plan, made):
         client.apply(manifest)
 
 
@@ -248,7 +248,7 @@ def await_ready(run: context.Context, monitor: health.Monitor) -> None:
 
 def is_users(condition: str) -> bool:
     """Whether a condition is that of a pod which a user has put into kube-system."""
-    own = (*probes.STATIC_PODS, *probes.ADD_ON_LABELS, "kube-system")
+    own = (*probes.STATIC_PODS, *probes.SYSTEM_LABELS, "kube-system")
     return condition.startswith("pod/") and not condition.removeprefix("pod/").startswith(own)
 
 

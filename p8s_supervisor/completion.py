@@ -29,9 +29,9 @@ ATTEMPT_SECONDS, START_SECONDS = 60.0, 5.0
 def retry(
     run: context.Context, client: kube.Client, missing: collections.abc.Mapping[str, str]
 ) -> None:
-    """During the start of a cluster with data: the add-ons again, and what admission refuses."""
-    if _is_refused(run, applying.ADD_ONS):
-        applying.apply_add_ons(run, client, seconds=START_SECONDS, longest=START_SECONDS)
+    """During the start of a cluster with data: the system's manifests again, and what admission refuses."""
+    if _is_refused(run, applying.SYSTEM):
+        applying.apply_system(run, client, seconds=START_SECONDS, longest=START_SECONDS)
     look_at_admission(run, client, missing)
     if run.refused:
         # kube-controller-manager ends where its tokens are refused: that is no failure of its own.
@@ -62,6 +62,9 @@ def announce(run: context.Context) -> None:
         run.refused[user_manifests.PREFIX] = "they are not applied yet"
     if user_images.is_asked(run):
         run.refused[user_images.PREFIX] = "they are not loaded yet"
+    from p8s_supervisor import add_ons  # late: nothing of them is on the way here
+
+    add_ons.announce(run)
 
 
 def start(
@@ -120,10 +123,14 @@ def attempt(run: context.Context, client: kube.Client) -> None:
     """Apply what is refused once more."""
     with run.applying:
         longest = admission.LONGEST_SECONDS
-        if _is_refused(run, applying.ADD_ONS):
-            applying.apply_add_ons(run, client, seconds=ATTEMPT_SECONDS, longest=longest)
+        if _is_refused(run, applying.SYSTEM):
+            applying.apply_system(run, client, seconds=ATTEMPT_SECONDS, longest=longest)
         if _is_refused(run, user_images.PREFIX):
             user_images.load(run)
+        if _is_refused(run, context.ADD_ON):
+            from p8s_supervisor import add_ons
+
+            add_ons.apply_refused(run, client)
         if _is_refused(run, user_manifests.PREFIX):
             user_manifests.apply(run, client, seconds=ATTEMPT_SECONDS, longest=longest)
 

@@ -83,8 +83,8 @@ def proxy_mode(plan: components.Plan) -> str:
     return "nftables" if plan.facts.kernel >= NFTABLES_KERNEL else "iptables"
 
 
-def change_add_ons(plan: components.Plan, objects: list[Object]) -> list[Object]:
-    """The add-ons with the user's Corefile and configuration of kube-proxy."""
+def change_system(plan: components.Plan, objects: list[Object]) -> list[Object]:
+    """The system's manifests with the user's Corefile and configuration of kube-proxy."""
     for made in objects:
         if made["kind"] != "ConfigMap":
             continue

@@ -17,6 +17,30 @@ from p8s_supervisor import (
     status,
 )
 
+# What the conditions of add-ons begin with.
+ADD_ON = "add-on/"
+
+
+@dataclasses.dataclass
+class AddOn:
+    """How an add-on that is to run stands.
+
+    Attributes:
+        is_counted: whether /ready is not green without it: it was asked for, or has been usable.
+        is_applied: whether its manifests were applied.
+        workloads: the paths of its Deployments, DaemonSets and StatefulSets at the apiserver.
+        ended: set when it is disabled or the stop has begun; its part of the sidecar then ends.
+        thread: that part; None where it does not run.
+        failure: why it has ended by itself.
+    """
+
+    is_counted: bool = False
+    is_applied: bool = False
+    workloads: list[str] = dataclasses.field(default_factory=list)
+    ended: threading.Event = dataclasses.field(default_factory=threading.Event)
+    thread: threading.Thread | None = None
+    failure: str = ""
+
 
 @dataclasses.dataclass
 class Context:
@@ -48,6 +72,7 @@ class Context:
         refused: manifests, and what else of the start, that could not be applied yet: condition →
             reason. Changed in place, by several threads.
         silent_files: the user's manifests that were not answered in time when last applied.
+        add_ons: the add-ons that are to run, by their names.
         applying: held while manifests are applied.
         completing: held by the thread that completes the start.
         admin: credentials for kubeconfigs: CA, certificate and key (PEM); None until then.
@@ -77,6 +102,7 @@ class Context:
     attempts: dict[str, int] = dataclasses.field(default_factory=dict)
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
     silent_files: set[str] = dataclasses.field(default_factory=set)
+    add_ons: dict[str, AddOn] = dataclasses.field(default_factory=dict)
     applying: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     completing: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     admin: tuple[bytes, bytes, bytes] | None = None

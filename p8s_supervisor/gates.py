@@ -32,11 +32,11 @@ def begin(run: context.Context) -> None:
 
 def list_watched(run: context.Context) -> tuple[str, ...]:
     """The pods that end a start by ending: the control plane, and what the user has configured."""
-    add_ons = {
+    given_by_pod = {
         "kube-proxy": run.plan.configures("kube-proxy"),
         "coredns": overrides.COREFILE in run.plan.files,
     }
-    return (*probes.STATIC_PODS, *(name for name, given in add_ons.items() if given))
+    return (*probes.STATIC_PODS, *(name for name, given in given_by_pod.items() if given))
 
 
 def refuse_unknown_fields(run: context.Context) -> None:
@@ -134,7 +134,7 @@ def _attempts(places: paths.Paths, name: str) -> list[int]:
 
 def log_tail(places: paths.Paths, component: str) -> list[str]:
     """The last lines of a component's log, whether it is a process or a pod."""
-    if component in (*probes.STATIC_PODS, *probes.ADD_ON_LABELS):
+    if component in (*probes.STATIC_PODS, *probes.SYSTEM_LABELS):
         # The newest one may be that of an attempt which has not said anything yet.
         for log in reversed(pod_logs(places, component)):
             # kubelet's format: time, stream, a tag, then the line itself.

@@ -133,7 +133,17 @@ class Monitor:
             domain=plan.settings.cluster_domain,
             expected=plan.settings.kubernetes_service_ip,
         )
-        return conditions | self._run.refused
+        return conditions | self._add_ons() | self._run.refused
+
+    def _add_ons(self) -> dict[str, str | None]:
+        counted = [
+            name for name, standing in list(self._run.add_ons.items()) if standing.is_counted
+        ]
+        if not counted:
+            return {}
+        from p8s_supervisor import add_ons  # late: it imports this
+
+        return {f"{context.ADD_ON}{name}": add_ons.find_lack(self._run, name) for name in counted}
 
     def _kubelet_start(self) -> float:
         """When kubelet's process began, in seconds since the epoch; 0 where it cannot be told."""

@@ -15,7 +15,17 @@ import signal
 import sys
 import typing
 
-from p8s_supervisor import errors, files, node, origins, overrides, paths, registries, settings
+from p8s_supervisor import (
+    add_on_names,
+    errors,
+    files,
+    node,
+    origins,
+    overrides,
+    paths,
+    registries,
+    settings,
+)
 
 CONFIGURATION = "/etc/supervisor/supervisord.conf"
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
@@ -259,7 +269,7 @@ def read(
     environment: collections.abc.Mapping[str, str],
     places: paths.Paths,
 ) -> tuple[settings.Loaded, dict[str, typing.Any]]:
-    """The settings, and the user's files for components; those for registries are only checked.
+    """The settings, and the user's files for components; those for registries and add-ons are only checked.
 
     Raises:
         SettingsError: with all that is wrong in any.
@@ -269,6 +279,7 @@ def read(
     try:
         loaded = settings.load(arguments, environment)
         wrong += registries.find_mistakes(loaded, places)
+        wrong += add_on_names.find_mistakes(loaded, places)
     except errors.SettingsError as error:
         wrong += error.errors
     try:

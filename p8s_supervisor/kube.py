@@ -175,7 +175,7 @@ class Client:
         try:
             self.request(
                 "PATCH",
-                self._path(manifest),
+                self.find_path(manifest),
                 body=manifest,
                 content_type="application/apply-patch+yaml",
                 params={"fieldManager": manager, "force": "true"},
@@ -184,7 +184,12 @@ class Client:
         except errors.KubeError as error:
             raise errors.KubeError(f"{named}: {error.message}", status=error.status) from error
 
-    def _path(self, manifest: Object) -> str:
+    def find_path(self, manifest: Object) -> str:
+        """Where an object is, or would be.
+
+        Raises:
+            KubeError: 404, its kind is not served; see `request`.
+        """
         version, kind, metadata = manifest["apiVersion"], manifest["kind"], manifest["metadata"]
         resource, namespaced = _RESOURCES.get((version, kind)) or self._discover(version, kind)
         prefix = f"/apis/{version}" if "/" in version else f"/api/{version}"

@@ -2,7 +2,7 @@
 
 The real etcd, kube-apiserver, kube-controller-manager and kube-scheduler run as plain processes
 until a cluster with the default settings has what every new one gets. kubelet does not run: the
-node is registered here, so that the add-ons' pods are made and bound, and is marked as not ready.
+node is registered here, so that the system's pods are made and bound, and is marked as not ready.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def run_cluster(plan: components.Plan) -> list[etcd.Entry]:
                 run(plan, "kube-scheduler", components.kube_scheduler(plan)),
             ):
                 register_node(client, plan.settings.node_name)
-                for manifest in manifests.add_ons(manifests.values(plan)):
+                for manifest in manifests.system(manifests.values(plan)):
                     client.apply(manifest)
-                _await("the add-ons' pods", lambda: find_unbound(client))
+                _await("the system's pods", lambda: find_unbound(client))
                 set_dns_address(client, str(plan.settings.pod_cidr.ipv4[2]))
                 _await("coredns' endpoint", lambda: find_missing_endpoint(client))
                 await_settled(store)
@@ -118,7 +118,7 @@ def register_node(client: kube.Client, name: str) -> None:
 
 
 def set_ready(client: kube.Client, name: str, *, ready: bool) -> None:
-    """Write the node's condition Ready, and room for the add-ons."""
+    """Write the node's condition Ready, and room for the system's pods."""
     moment = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     condition = {
         "type": "Ready",
@@ -174,12 +174,12 @@ def find_missing_endpoint(client: kube.Client) -> str | None:
 
 
 def find_unbound(client: kube.Client) -> str | None:
-    """Why not all of the add-ons' pods are bound to the node."""
+    """Why not all of the system's pods are bound to the node."""
     pods = client.get("/api/v1/namespaces/kube-system/pods")["items"]
     bound = {
         pod["metadata"]["labels"].get("k8s-app") for pod in pods if pod["spec"].get("nodeName")
     }
-    missing = set(probes.ADD_ON_LABELS.values()) - bound
+    missing = set(probes.SYSTEM_LABELS.values()) - bound
     return f"not bound: {', '.join(sorted(missing))}" if missing else None
 
 

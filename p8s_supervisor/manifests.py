@@ -21,6 +21,7 @@ def values(plan: components.Plan) -> dict[str, str]:
     )
     return _mounts(plan) | {
         "NODE_IMAGE": NODE_IMAGE,
+        "STATE": str(plan.paths.state),
         "PKI": str(plan.paths.pki),
         "AUTHORITIES": str(plan.paths.authorities),
         "KUBERNETES": str(plan.paths.kubernetes),
@@ -66,13 +67,22 @@ def static_pod(name: str, names: dict[str, str]) -> str:
     return render(DIRECTORY / "static-pods" / f"{name}.yaml", names)
 
 
-def add_ons(names: dict[str, str]) -> list[dict[str, typing.Any]]:
+def add_on_by_file(name: str, names: dict[str, str]) -> dict[str, list[dict[str, typing.Any]]]:
+    """An add-on's objects, as `system_by_file` has the system's."""
+    return _read(f"add-ons/{name}", names)
+
+
+def system(names: dict[str, str]) -> list[dict[str, typing.Any]]:
     """The objects to apply, in order."""
-    return [document for found in add_ons_by_file(names).values() for document in found]
+    return [document for found in system_by_file(names).values() for document in found]
 
 
-def add_ons_by_file(names: dict[str, str]) -> dict[str, list[dict[str, typing.Any]]]:
+def system_by_file(names: dict[str, str]) -> dict[str, list[dict[str, typing.Any]]]:
     """The objects to apply, in order, under the names of their files."""
+    return _read("system", names)
+
+
+def _read(directory: str, names: dict[str, str]) -> dict[str, list[dict[str, typing.Any]]]:
     import yaml  # late: not needed before the apiserver answers
 
     loader: typing.Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -82,5 +92,5 @@ def add_ons_by_file(names: dict[str, str]) -> dict[str, list[dict[str, typing.An
             for document in yaml.load_all(render(file, names), Loader=loader)
             if document is not None
         ]
-        for file in sorted(DIRECTORY.glob("add-ons/*.yaml"))
+        for file in sorted(DIRECTORY.glob(f"{directory}/*.yaml"))
     }

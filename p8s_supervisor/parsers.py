@@ -215,6 +215,27 @@ def parse_choice(*choices: str) -> collections.abc.Callable[[str], str]:
     return parse
 
 
+# A directory's name too, and a part of a path of the HTTP API.
+LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def parse_add_ons(text: str) -> tuple[str, ...]:
+    """Names of add-ons, separated by commas; `none` for none. Which there are is seen in the node.
+
+    Raises:
+        ValueError: one of them is no name.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if names == ("none",):
+        return ()
+    if not names:
+        raise ValueError("none is written `none`")
+    for name in names:
+        if name == "none" or not LABEL.fullmatch(name):
+            raise ValueError(f"{name!r} is no add-on's name: a-z, 0-9 and '-', or `none` alone")
+    return names
+
+
 def parse_verbosity(text: str) -> int:
     """A klog level.
 

@@ -55,6 +55,11 @@ class Paths:
         return self.state / "loaded-images.json"
 
     @property
+    def add_on_record(self) -> pathlib.Path:
+        """Which add-ons were switched by hand, and what was applied; see `add_on_record`."""
+        return self.state / "add-ons.json"
+
+    @property
     def containerd_root(self) -> pathlib.Path:
         """containerd's images, snapshots and metadata."""
         return self.state / "containerd"
@@ -237,6 +242,11 @@ class Paths:
     def images(self) -> pathlib.Path:
         """Image archives that are imported at each start."""
         return self.root / "usr/share/p8s/images"
+
+    @property
+    def add_ons(self) -> pathlib.Path:
+        """Manifests of add-ons that the image's build has brought: a directory for each."""
+        return self.root / "usr/share/p8s/add-ons"
 
     @property
     def seed(self) -> pathlib.Path:

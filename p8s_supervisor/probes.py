@@ -12,7 +12,7 @@ from p8s_supervisor import dns, errors, kube, processes
 
 # What a whole cluster has in kube-system; static pods carry the node's name after it.
 STATIC_PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
-ADD_ON_LABELS = {"kube-proxy": "kube-proxy", "coredns": "kube-dns"}
+SYSTEM_LABELS = {"kube-proxy": "kube-proxy", "coredns": "kube-dns"}
 
 
 def port(address: str, number: int) -> str | None:
@@ -123,15 +123,47 @@ def system_pods(client: kube.Client, node_name: str, *, since: float) -> dict[st
         return {"kube-system": error.message}
     found: dict[str, str | None] = {}
     wanted = {f"{name}-{node_name}" for name in STATIC_PODS}
-    labels = set(ADD_ON_LABELS)
+    labels = set(SYSTEM_LABELS)
     for pod in pods:
         name = pod["metadata"]["name"]
         wanted.discard(name)
         label = pod["metadata"].get("labels", {}).get("k8s-app")
-        labels -= {key for key, value in ADD_ON_LABELS.items() if value == label}
+        labels -= {key for key, value in SYSTEM_LABELS.items() if value == label}
         if pod.get("status", {}).get("phase") != "Succeeded":
             found[name] = pod_reason(pod, since=since)
     return found | dict.fromkeys(wanted | labels, "there is no such pod yet")
+
+
+def find_unavailable(client: kube.Client, path: str, *, since: float) -> str | None:
+    """Why a Deployment, a DaemonSet or a StatefulSet is not available.
+
+    Args:
+        client: the apiserver's client.
+        path: of the object.
+        since: the container's start, in seconds since the epoch; see `pod_reason`.
+    """
+    try:
+        found = client.get(path)
+        labels = found["spec"]["selector"].get("matchLabels", {})
+        pods = client.get(
+            f"/api/v1/namespaces/{found['metadata']['namespace']}/pods",
+            labelSelector=",".join(f"{name}={value}" for name, value in labels.items()),
+        )["items"]
+    except errors.KubeError as error:
+        return error.message
+    told, state = f"{found['kind']} {found['metadata']['name']}", found.get("status", {})
+    if state.get("observedGeneration", 0) < found["metadata"]["generation"]:
+        return f"{told}: its controller has not seen it yet"
+    wanted = state.get("desiredNumberScheduled", found["spec"].get("replicas", 1))
+    current = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    for pod in current:
+        reason = pod_reason(pod, since=since)
+        if reason is not None:
+            return f"{told}: {reason}"
+    if len(current) < wanted:
+        return f"{told}: {len(current)} of {wanted} pods are made"
+    available = state.get("numberAvailable", state.get("availableReplicas", 0))
+    return None if available >= wanted else f"{told}: {available} of {wanted} pods are available"
 
 
 def pod_reason(pod: dict[str, typing.Any], *, since: float = 0) -> str | None:

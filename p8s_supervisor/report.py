@@ -12,6 +12,7 @@ import prometheus_client.core
 import prometheus_client.registry
 
 from p8s_supervisor import (
+    add_ons,
     context,
     errors,
     health,
@@ -34,7 +35,7 @@ PULL_REASONS = (
 )
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 # What conditions begin with that are of the user's own.
-USERS = (user_manifests.PREFIX, user_images.PREFIX)
+USERS = (user_manifests.PREFIX, user_images.PREFIX, context.ADD_ON)
 # pupernetes' names of the same figures, for dashboards that have them: theirs → ours.
 PUPERNETES_METRICS = {
     "pupernetes_ready": "p8s_ready",
@@ -121,6 +122,7 @@ def describe(run: context.Context, monitor: health.Monitor) -> dict[str, typing.
         "versions": run.versions,
         "failing_pulls": failing_pulls(run),
         "components": [dataclasses.asdict(component) for component in components(run, monitor)],
+        "addons": add_ons.describe(run),
         "addresses": {
             "node": facts.address,
             "apiserver": chosen.host_server,

@@ -1,4 +1,4 @@
-"""Back to the beginning: the add-ons applied again, or a namespace emptied."""
+"""Back to the beginning: the system's manifests applied again, or a namespace emptied."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import typing
 
 from p8s_supervisor import (
+    add_ons,
     admission,
     applying,
     context,
@@ -36,7 +37,7 @@ Clock = wait.Clock
 
 
 def apply(run: context.Context) -> list[str]:
-    """Server-side apply of every add-on again, and of the user's manifests.
+    """Server-side apply of the system's manifests again, of the add-ons', and of the user's.
 
     What was deleted comes back, what was changed too.
 
@@ -56,9 +57,12 @@ def apply(run: context.Context) -> list[str]:
             "manifests are being applied already", status=503, hint="/status says what is refused"
         )
     try:
-        own = applying.apply_add_ons(
+        own = applying.apply_system(
             run, client, seconds=APPLY_SECONDS, longest=LONGEST_APPLY_SECONDS
         )
+        added = [
+            applied for name in list(run.add_ons) for applied in add_ons.apply(run, client, name)
+        ]
         users = user_manifests.apply(
             run, client, seconds=APPLY_SECONDS, longest=LONGEST_APPLY_SECONDS
         )
@@ -67,9 +71,9 @@ def apply(run: context.Context) -> list[str]:
     failed = [
         f"{name}: {why}"
         for name, why in run.refused.items()
-        if name.startswith((applying.ADD_ONS, user_manifests.PREFIX))
+        if name.startswith((applying.SYSTEM, add_ons.PREFIX, user_manifests.PREFIX))
     ]
-    applied = own.applied + users.applied
+    applied = own.applied + added + users.applied
     if failed:
         raise errors.RequestError(
             "not applied: " + "; ".join(failed),
@@ -127,7 +131,7 @@ def _check(client: kube.Client, namespace: str) -> None:
         raise errors.RequestError(
             f"{namespace} holds the cluster itself",
             status=403,
-            hint="POST /apply puts the add-ons back as they were",
+            hint="POST /apply puts the system's objects back as they were",
         )
     # Nothing else goes into a path.
     missing = not NAME.fullmatch(namespace)

@@ -1,4 +1,4 @@
-"""Add-ons whose configuration is another one than at the last start get new pods.
+"""System pods whose configuration is another one than at the last start get new pods.
 
 kube-proxy and coredns read a ConfigMap when they start; kubelet brings them a changed one only after
 a minute or more, and their pods of the last start are started before it is changed.
@@ -17,13 +17,13 @@ _PATH = "/api/v1/namespaces/kube-system"
 
 
 def read(client: kube.Client) -> dict[str, Data]:
-    """What the add-ons' ConfigMaps hold, by their names; nothing where it cannot be told."""
+    """What the system's ConfigMaps hold, by their names; nothing where it cannot be told."""
     try:
         found = client.get(f"{_PATH}/configmaps")["items"]
     except errors.KubeError:
         return {}
     named = {each["metadata"]["name"]: each.get("data", {}) for each in found}
-    return {name: data for name, data in named.items() if name in probes.ADD_ON_LABELS}
+    return {name: data for name, data in named.items() if name in probes.SYSTEM_LABELS}
 
 
 def replace(
@@ -31,7 +31,7 @@ def replace(
     client: kube.Client,
     before: collections.abc.Mapping[str, Data],
 ) -> None:
-    """Delete the pods of add-ons whose ConfigMap has changed; their controllers make new ones.
+    """Delete the system's pods whose ConfigMap has changed; their controllers make new ones.
 
     Args:
         run: the context.
@@ -46,6 +46,6 @@ def replace(
             client.request(
                 "DELETE",
                 f"{_PATH}/pods",
-                params={"labelSelector": f"k8s-app={probes.ADD_ON_LABELS[name]}"},
+                params={"labelSelector": f"k8s-app={probes.SYSTEM_LABELS[name]}"},
                 body={"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 1},
             )

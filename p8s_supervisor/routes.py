@@ -119,6 +119,18 @@ def _load_images(called: api.Api, given: Given) -> flask.Response:
     return answers.json_({"images": called.load_images(flask.request.stream)})
 
 
+def _list_add_ons(called: api.Api, given: Given) -> flask.Response:
+    return answers.json_({"addons": called.list_add_ons()})
+
+
+def _enable_add_on(called: api.Api, given: Given) -> flask.Response:
+    return answers.json_({"applied": called.enable_add_on(given["name"])})
+
+
+def _disable_add_on(called: api.Api, given: Given) -> flask.Response:
+    return answers.json_({"deleted": called.disable_add_on(given["name"])})
+
+
 def _bundle(called: api.Api, given: Given) -> flask.Response:
     spool = tempfile.TemporaryFile()  # noqa: SIM115 — closed with the answer
     called.bundle(typing.cast("typing.BinaryIO", spool))
@@ -158,6 +170,8 @@ _FOLLOW = openapi.Parameter(
     schema=openapi.FLAG,
     default=False,
 )
+
+_ADD_ON = openapi.Parameter(name="name", summary="One of those in /addons.", schema=openapi.WORD)
 
 ROUTES = (
     openapi.Route(
@@ -267,6 +281,25 @@ ROUTES = (
         schema={"type": "object", "properties": {"images": openapi.NAMES}},
         handler=_load_images,
         body=("application/octet-stream", openapi.BYTES),
+    ),
+    openapi.Route(
+        request="GET /addons",
+        summary="Every add-on: whether it is enabled and usable, and why not.",
+        handler=_list_add_ons,
+    ),
+    openapi.Route(
+        request="POST /addons/{name}",
+        summary="Enables an add-on, also for later starts.",
+        schema={"type": "object", "properties": {"applied": openapi.NAMES}},
+        handler=_enable_add_on,
+        parameters=(_ADD_ON,),
+    ),
+    openapi.Route(
+        request="DELETE /addons/{name}",
+        summary="Disables an add-on, also for later starts, and waits until it is gone.",
+        schema={"type": "object", "properties": {"deleted": openapi.NAMES}},
+        handler=_disable_add_on,
+        parameters=(_ADD_ON,),
     ),
     openapi.Route(
         request="GET /bundle",

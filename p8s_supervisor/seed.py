@@ -1,7 +1,7 @@
 """The seed: what a new cluster's etcd holds after its first minute, made when the image is built.
 
 With it nothing waits for what the apiserver and its controllers make in every new cluster: RBAC,
-namespaces, priority classes, service accounts, the add-ons. No key or certificate is in it. What
+namespaces, priority classes, service accounts, the system's manifests. No key or certificate is in it. What
 tells one cluster from another is made anew for each: UIDs, and the moments of creation.
 """
 

@@ -101,6 +101,17 @@ class Settings:
         "directory in the node with your own manifests and kustomizations, applied when the cluster "
         "is ready and by POST /apply",
     )
+    add_ons: tuple[str, ...] = _row(
+        "storage",
+        parsers.parse_add_ons,
+        "add-ons by commas, or none: storage, metrics, loadbalancer, ingress, registry, and your own; "
+        "those that you set are there before /ready is green",
+    )
+    add_on_directories: pathlib.PurePosixPath = _row(
+        "/etc/p8s/add-ons",
+        parsers.parse_directory,
+        "directory in the node with a directory, or kustomization, for each add-on of your own",
+    )
     registry_mirrors: tuple[origins.Mirror, ...] = _row(
         "",
         origins.parse_mirrors,

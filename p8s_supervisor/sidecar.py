@@ -168,6 +168,9 @@ def make_api(run: context.Context, monitor: health.Monitor) -> api.Api:
         ),
         list_images=lambda: list_images(run),
         load_images=lambda stream: load_images(run, stream),
+        list_add_ons=lambda: list_add_ons(run),
+        enable_add_on=lambda name: switch_add_on(run, monitor, name, on=True),
+        disable_add_on=lambda name: switch_add_on(run, monitor, name, on=False),
         bundle=lambda target: write_bundle(run, monitor, target),
         stop=run.request_stop,
     )
@@ -229,6 +232,26 @@ def load_images(run: context.Context, stream: typing.IO[bytes]) -> list[str]:
     return images.load(run, stream)
 
 
+def list_add_ons(run: context.Context) -> list[dict[str, typing.Any]]:
+    """See `add_ons.describe`."""
+    from p8s_supervisor import add_ons
+
+    return add_ons.describe(run)
+
+
+def switch_add_on(
+    run: context.Context, monitor: health.Monitor, name: str, *, on: bool
+) -> list[str]:
+    """See `add_ons.enable` and `add_ons.disable`; what is refused is tried again later."""
+    from p8s_supervisor import add_ons
+
+    try:
+        return add_ons.enable(run, name) if on else add_ons.disable(run, name)
+    finally:
+        if run.refused and run.state == status.State.READY:
+            completion.start(run, monitor)
+
+
 def write_bundle(run: context.Context, monitor: health.Monitor, target: typing.BinaryIO) -> None:
     """See `bundle.write`."""
     from p8s_supervisor import bundle
@@ -246,7 +269,9 @@ def begin_service(run: context.Context, monitor: health.Monitor) -> None:
         completion.start(run, monitor, on_complete=lambda: tell_ready(run))
     monitor.note_restarts()  # what runs now is what a restart is seen by
     # late: nothing of it may slow the start
-    from p8s_supervisor import etcd_upkeep, keeper, renewal, trust_maps, watcher
+    from p8s_supervisor import add_ons, etcd_upkeep, keeper, renewal, trust_maps, watcher
+
+    add_ons.start(run, monitor)
 
     watcher.start(run)
     renewal.start(run)
@@ -300,6 +325,8 @@ def finish(run: context.Context, monitor: health.Monitor) -> None:
         files.write_once(run.plan.paths.exit_code, f"{code:d}")
         bundle.write_on_failure(run, monitor)
     run.tell(f"stop: {run.stop_reason}")
+    for standing in list(run.add_ons.values()):
+        standing.ended.set()
     for trouble in shutdown.stop(run):
         run.tell(trouble)
     run.tell("stopped")

@@ -52,7 +52,7 @@ def apply(
     if run.stop.is_set():
         return outcome  # what was not tried is not refused
     run.silent_files = {each.item.file for each in outcome.refusals if each.is_silent}
-    refused = _join(broken, outcome.by_file())
+    refused = join(broken, outcome.by_file())
     files = len({item.file for item in items} | broken.keys())
     told = f"{len(outcome.applied)} objects of {files} files applied, {len(refused)} files refused"
     if run.refused.pop(PREFIX, None):
@@ -63,20 +63,23 @@ def apply(
     return outcome
 
 
-def _join(one: dict[str, str], other: dict[str, str]) -> dict[str, str]:
+def join(one: dict[str, str], other: dict[str, str]) -> dict[str, str]:
+    """For each file the reasons that either has."""
     return {file: "; ".join(filter(None, (one.get(file), other.get(file)))) for file in one | other}
 
 
-def read(top: pathlib.Path) -> Found:
+def read(top: pathlib.Path, *, required: bool = True) -> Found:
     """Every object below a directory, in the order of the files' names.
 
     A directory with a kustomization is that one, with all that is below it. Files with other
-    endings, and names that begin with a dot, are left aside.
+    endings, and names that begin with a dot, are left aside. `required`: whether it is a mistake
+    that there is no such directory.
     """
     items: list[applying.Item] = []
     broken: dict[str, str] = {}
     if not top.is_dir():
-        return items, {".": f"{top}: there is no such directory in the node"}
+        missing = {".": f"{top}: there is no such directory in the node"}
+        return items, missing if required else {}
     for file in _list_files(top, broken, top, set()):
         name = str(file.relative_to(top))
         try:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the image: build-image.sh [docker build's options]. Its settings: KUBERNETES, a minor (the newest), and IMAGE
-# (p8s:MINOR; of the newest p8s:latest, which is p8s:MINOR too).
+# Builds the image: build-image.sh [docker build's options]. Its settings: KUBERNETES, a minor (the newest), IMAGE
+# (p8s:MINOR; of the newest p8s:latest, which is p8s:MINOR too), and FULL=1: with every add-on, p8s:full.
 # Mirrors and the CA bundle are this machine's own: nothing of them stays in the image.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +10,10 @@ newest=${minors##*$'\n'} KUBERNETES=${KUBERNETES:-${minors##*$'\n'}}
 [ -d "image/components/kubernetes/$KUBERNETES" ] || {
   echo "image: there is no Kubernetes $KUBERNETES here, but ${minors//$'\n'/, }; make bump KUBERNETES=$KUBERNETES adds it" >&2
   exit 2; }
-if [ "$KUBERNETES" = "$newest" ]; then IMAGE=${IMAGE:-p8s:latest}; else IMAGE=${IMAGE:-p8s:$KUBERNETES}; fi
+if [ -n "${FULL:-}" ]; then
+  suffix=; [ "$KUBERNETES" = "$newest" ] || suffix=-$KUBERNETES
+  IMAGE=p8s:full$suffix; set -- --target full "$@"
+elif [ "$KUBERNETES" = "$newest" ]; then IMAGE=${IMAGE:-p8s:latest}; else IMAGE=${IMAGE:-p8s:$KUBERNETES}; fi
 base=$(scripts/base-image.sh)
 arguments=(--build-arg "BASE_IMAGE=$base" --build-arg "KUBERNETES=$KUBERNETES")
 # Given by value only where the machine differs from the default.

@@ -1,6 +1,6 @@
 """Writes what the node is made of as JSON: `write_versions.py OUTPUT DIRECTORY...`.
 
-Each directory has a file per component, written by the build stage that knows its version.
+What OUTPUT has already stays. Each directory has a file per component, written by the build stage that knows its version.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def main(output: pathlib.Path, directories: list[pathlib.Path]) -> None:
         for name, text in versions.items()
     }
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(versions, indent=2, sort_keys=True) + "\n")
+    before = json.loads(output.read_text()) if output.exists() else {}
+    output.write_text(json.dumps(before | versions, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

@@ -130,15 +130,15 @@ def test_a_webhook_that_blocks_everything_blocks_neither_stop_nor_start(
             found = missing(node)
             refusal = 'failed calling webhook "everything.example.com"'
             assert refusal in found["admission"]
-            assert refusal in found["add-ons/30-coredns.yaml"]
+            assert refusal in found["system/30-coredns.yaml"]
             assert node.status()["state"] == "starting"
             story = node.logs()
             assert story.count("it goes on as far as it can") == 1
-            assert story.count("add-ons/30-coredns.yaml is not applied: ") == 1
+            assert story.count("system/30-coredns.yaml is not applied: ") == 1
             kubectl = make_kubectl(node)
             kubectl("delete", "validatingwebhookconfiguration", "everything", "slow")
             node.await_ready(seconds=40)
-            assert "add-ons/30-coredns.yaml is applied now" in node.logs()
+            assert "system/30-coredns.yaml is applied now" in node.logs()
             kubectl("--namespace=work", "rollout", "status", "deployment/web", "--timeout=60s")
             assert stop(node, "docker stop") < DRAIN_SECONDS + AFTER_SECONDS
 

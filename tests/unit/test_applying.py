@@ -178,11 +178,11 @@ class Applies(kube.Client):
             raise self.failures[name]
 
 
-def test_every_add_on_is_applied(tmp_path: pathlib.Path) -> None:
+def test_every_system_manifest_is_applied(tmp_path: pathlib.Path) -> None:
     client = Applies({})
     run = fakes.make_context(tmp_path, client=client)
     applied = reset.apply(run)
-    expected = manifests.add_ons(manifests.values(run.plan))
+    expected = manifests.system(manifests.values(run.plan))
     assert client.applied == [f"{each['kind']} {each['metadata']['name']}" for each in expected]
     assert {"ConfigMap kube-system/coredns", "ClusterRole system:coredns"} <= set(applied)
     assert len(applied) == len(expected)
@@ -200,9 +200,9 @@ def test_one_that_fails_does_not_keep_the_others_from_being_applied(tmp_path: pa
     assert client.applied[-2:] == [last, "Service kube-dns"]
     assert caught.value.status == 502
     assert caught.value.message == (
-        "not applied: add-ons/30-coredns.yaml: Service kube-system/kube-dns: taken"
+        "not applied: system/30-coredns.yaml: Service kube-system/kube-dns: taken"
     )
-    assert run.refused == {"add-ons/30-coredns.yaml": "Service kube-system/kube-dns: taken"}
+    assert run.refused == {"system/30-coredns.yaml": "Service kube-system/kube-dns: taken"}
 
 
 @pytest.mark.parametrize("client", [None, Applies({}, REFUSED)], ids=["not started yet", "away"])

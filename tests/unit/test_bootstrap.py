@@ -133,8 +133,8 @@ def test_the_client_is_made_once(tmp_path: pathlib.Path) -> None:
     assert bootstrap.connect(run) is bootstrap.connect(run) is run.client
 
 
-def test_add_ons_are_applied_in_order(tmp_path: pathlib.Path) -> None:
-    objects = manifests.add_ons(manifests.values(fakes.make_plan(tmp_path)))
+def test_system_manifests_are_applied_in_order(tmp_path: pathlib.Path) -> None:
+    objects = manifests.system(manifests.values(fakes.make_plan(tmp_path)))
     client = fakes.KubeClient({})
     applied: list[typing.Any] = []
     run = fakes.make_context(tmp_path, client=client)

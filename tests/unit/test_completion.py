@@ -33,9 +33,9 @@ class World:
         found = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
         return found | self.run.refused
 
-    def apply_add_ons(self, run: context.Context, _: kube.Client, **__: float) -> None:
-        self.done.append("add-ons")
-        run.refused.pop("add-ons/a", None)
+    def apply_system(self, run: context.Context, _: kube.Client, **__: float) -> None:
+        self.done.append("system")
+        run.refused.pop("system/a", None)
 
     def apply_users(self, run: context.Context, _: kube.Client, **__: float) -> None:
         self.done.append("users")
@@ -62,7 +62,7 @@ def make_world(
 ) -> tuple[World, health.Monitor]:
     world, monitor = World(run, *looks), health.Monitor(run)
     monkeypatch.setattr(monitor, "look", world.look)
-    monkeypatch.setattr(applying, "apply_add_ons", world.apply_add_ons)
+    monkeypatch.setattr(applying, "apply_system", world.apply_system)
     monkeypatch.setattr(user_manifests, "apply", world.apply_users)
     monkeypatch.setattr(admission, "find_refusal", world.find_refusal)
     monkeypatch.setattr(run.stop, "wait", lambda _: run.stop.is_set())
@@ -88,10 +88,10 @@ def test_where_nothing_is_missing_it_is_said_at_once(
 def test_what_is_refused_is_applied_before_the_cluster_is_ready(
     run: context.Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run.refused |= {"add-ons/a": REFUSAL, user_manifests.PREFIX: "not applied yet"}
+    run.refused |= {"system/a": REFUSAL, user_manifests.PREFIX: "not applied yet"}
     world, monitor = make_world(run, monkeypatch, {})
     complete(run, monitor, world.done)
-    assert world.done == ["add-ons", "users", "complete"]
+    assert world.done == ["system", "users", "complete"]
 
 
 def test_pods_that_are_missing_have_admission_looked_at(
@@ -138,9 +138,9 @@ def test_ends_while_admission_refuses_are_no_failure(
 @pytest.mark.parametrize(
     ("fresh", "refused", "fails"),
     [
-        pytest.param(False, {"add-ons/a": REFUSAL}, False, id="data, and admission refuses"),
+        pytest.param(False, {"system/a": REFUSAL}, False, id="data, and admission refuses"),
         pytest.param(False, {}, True, id="data, and something else"),
-        pytest.param(True, {"add-ons/a": REFUSAL}, True, id="a new cluster"),
+        pytest.param(True, {"system/a": REFUSAL}, True, id="a new cluster"),
     ],
 )
 def test_the_end_of_the_start_s_time(
@@ -161,7 +161,7 @@ def test_the_end_of_the_start_s_time(
     except errors.ComponentFailedError:
         failed = True
     assert failed is fails
-    assert fails or story == [f"the start is not complete: node: no word; add-ons/a: {REFUSAL}"]
+    assert fails or story == [f"the start is not complete: node: no word; system/a: {REFUSAL}"]
 
 
 def test_a_user_s_pod_in_kube_system_does_not_hold_up_the_start(

@@ -29,8 +29,8 @@ def make_pod(plan: components.Plan, name: str) -> dict[str, typing.Any]:
 
 
 def make_config_maps(plan: components.Plan) -> dict[str, dict[str, str]]:
-    made = manifests.add_ons(manifests.values(plan))
-    component_files.change_add_ons(plan, made)
+    made = manifests.system(manifests.values(plan))
+    component_files.change_system(plan, made)
     return {each["metadata"]["name"]: each["data"] for each in made if each["kind"] == "ConfigMap"}
 
 
@@ -112,7 +112,7 @@ def test_a_policy_of_the_user_s_makes_an_audit_log() -> None:
     assert str(plan.paths.audit_policy) in [mount["mountPath"] for mount in mounts]
 
 
-def test_the_config_maps_of_the_add_ons() -> None:
+def test_the_config_maps_of_the_system() -> None:
     usual = make_config_maps(make_plan())
     plan = make_plan(
         "--extra-config=kube-proxy.nftables.minSyncPeriod=2s",

@@ -85,9 +85,12 @@ def test_the_stage_seed_runs_the_module_that_the_check_begins_with() -> None:
     assert f"-m p8s_supervisor.{ENTRY} " in command
 
 
-def test_the_stage_seed_copies_the_manifests_and_no_other_directory() -> None:
+def test_the_stage_seed_copies_the_system_s_manifests_and_no_other_directory() -> None:
     copied = list_copied(read_stage(DOCKERFILE.read_text(), "seed"))
-    assert {name for name in copied if name[-1] == "/"} == {"manifests/"}
+    assert {name for name in copied if name[-1] == "/"} == {
+        "manifests/static-pods/",
+        "manifests/system/",
+    }
 
 
 SOURCES = {
@@ -139,7 +142,8 @@ def test_the_check_finds(
     dockerfile = (
         "FROM os AS other\nCOPY p8s_supervisor/other.py ./\n"
         "# --- seed\nFROM os AS seed\nCOPY --from=etcd /out/usr /usr\n"
-        f"COPY p8s_supervisor/manifests/ manifests/\nCOPY {files} ./\n"
+        "COPY p8s_supervisor/manifests/static-pods/ manifests/static-pods/\n"
+        f"COPY p8s_supervisor/manifests/system/ manifests/system/\nCOPY {files} ./\n"
         "FROM scratch AS node\nCOPY p8s_supervisor/another.py ./\n"
     )
     assert find_differences(dockerfile, SOURCES | changed) == wrong

@@ -17,6 +17,8 @@ LAYERS = {
     "settings": ("origins", "overrides", "parsers", "paths", "reserved", "settings", "sources"),
     "pure": (
         "audit",
+        "balanced_services",
+        "catalogue",
         "component_files",
         "components",
         "dns",
@@ -32,6 +34,7 @@ LAYERS = {
         "seed",
     ),
     "adapters": (
+        "add_on_names",
         "admission",
         "commands",
         "containers",
@@ -49,8 +52,15 @@ LAYERS = {
         "registries",
         "space",
         "trust",
+        "virtual_addresses",
     ),
     "flows": (
+        "add_on_loadbalancer",
+        "add_on_record",
+        "add_on_ingress",
+        "add_on_metrics",
+        "add_on_removal",
+        "add_ons",
         "applying",
         "bootstrap",
         "bundle",
@@ -94,6 +104,7 @@ LAYERS = {
     "host": (
         "host.bundles",
         "host.cli",
+        "host.cli_addon",
         "host.cli_doctor",
         "host.cli_life",
         "host.cli_load",
@@ -112,6 +123,7 @@ LAYERS = {
         "host.follow",
         "host.image_archive",
         "host.mounts",
+        "host.publishing",
         "host.runs",
         "host.shared_cluster",
         "testing",

@@ -25,8 +25,8 @@ from tests import fakes
         pytest.param("configmaps/kube-system/coredns", True, id="a ConfigMap"),
         pytest.param("configmaps/kube-public/cluster-info", True, id="a ConfigMap of all"),
         pytest.param("services/specs/default/kubernetes", True, id="the apiserver's service"),
-        pytest.param("services/endpoints/kube-system/kube-dns", True, id="endpoints of an add-on"),
-        pytest.param("endpointslices/kube-system/kube-dns-x1", True, id="a slice of an add-on"),
+        pytest.param("services/endpoints/kube-system/kube-dns", True, id="endpoints of a system pod"),
+        pytest.param("endpointslices/kube-system/kube-dns-x1", True, id="a slice of a system pod"),
         pytest.param("ranges/serviceips", True, id="the addresses in use"),
         pytest.param("clustertrustbundles/x", False, id="a trust bundle"),
         pytest.param("configmaps/default/kube-root-ca.crt", False, id="the CA"),
@@ -99,7 +99,7 @@ def make_pod(label: str | None, node_name: str | None) -> dict[str, typing.Any]:
         ),
     ],
 )
-def test_the_add_ons_pods_are_waited_for(
+def test_the_system_s_pods_are_waited_for(
     pods: list[dict[str, typing.Any]], reason: str | None
 ) -> None:
     client = fakes.KubeClient({f"GET {PODS}": [{"items": pods}]})

@@ -14,7 +14,7 @@ from tests import fakes
 ROOT = pathlib.Path("/")
 Object = dict[str, typing.Any]
 STATIC = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
-ADD_ONS = [
+SYSTEM = [
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "p8s:kube-apiserver-kubelet-client"),
     ("v1", "ServiceAccount", "kube-proxy"),
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "p8s:kube-proxy"),
@@ -44,15 +44,15 @@ def make_static_pods(*arguments: str) -> dict[str, Object]:
     return {name: yaml.safe_load(manifests.static_pod(name, names)) for name in STATIC}
 
 
-def make_add_ons(*arguments: str) -> dict[tuple[str, str], Object]:
-    objects = manifests.add_ons(manifests.values(fakes.make_plan(ROOT, *arguments)))
+def make_system(*arguments: str) -> dict[tuple[str, str], Object]:
+    objects = manifests.system(manifests.values(fakes.make_plan(ROOT, *arguments)))
     return {(made["kind"], made["metadata"]["name"]): made for made in objects}
 
 
 def pod_specs() -> dict[str, Object]:
     """The spec of each pod that p8s brings along."""
     specs = {name: pod["spec"] for name, pod in make_static_pods().items()}
-    for (kind, name), made in make_add_ons().items():
+    for (kind, name), made in make_system().items():
         if kind in ("DaemonSet", "Deployment"):
             specs[name] = made["spec"]["template"]["spec"]
     return specs
@@ -76,7 +76,7 @@ def test_render_refuses_a_name_that_it_does_not_know(tmp_path: pathlib.Path) -> 
 
 def test_every_value_is_used_by_a_manifest() -> None:
     names = manifests.values(fakes.make_plan(ROOT))
-    texts = "".join(file.read_text() for file in manifests.DIRECTORY.glob("*/*.yaml"))
+    texts = "".join(file.read_text() for file in manifests.DIRECTORY.glob("**/*.yaml"))
     assert {name for name in names if f"${name}" in texts} == set(names)
 
 
@@ -96,10 +96,10 @@ def test_there_is_no_other_static_pod() -> None:
     assert sorted(file.name for file in files) == [f"{name}.yaml" for name in STATIC]
 
 
-def test_add_ons_are_these_objects_in_this_order() -> None:
-    objects = manifests.add_ons(manifests.values(fakes.make_plan(ROOT)))
+def test_system_manifests_are_these_objects_in_this_order() -> None:
+    objects = manifests.system(manifests.values(fakes.make_plan(ROOT)))
     found = [(made["apiVersion"], made["kind"], made["metadata"]["name"]) for made in objects]
-    assert found == ADD_ONS
+    assert found == SYSTEM
     assert {
         made["metadata"].get("namespace")
         for made in objects
@@ -107,8 +107,8 @@ def test_add_ons_are_these_objects_in_this_order() -> None:
     } == {"kube-system"}
 
 
-def test_the_only_dollar_signs_of_add_ons_are_the_kubelet_s() -> None:
-    objects = manifests.add_ons(manifests.values(fakes.make_plan(ROOT)))
+def test_the_only_dollar_signs_of_system_manifests_are_the_kubelet_s() -> None:
+    objects = manifests.system(manifests.values(fakes.make_plan(ROOT)))
     lines = yaml.safe_dump_all(objects).splitlines()
     assert [line.strip() for line in lines if "$" in line] == ["- --hostname-override=$(NODE_NAME)"]
 
@@ -161,7 +161,7 @@ def test_a_pod_may_not_be_evicted_before_workloads(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "key"), [("kube-proxy", "DaemonSet"), ("coredns", "Deployment")])
 def test_a_controller_selects_its_own_pods(name: str, key: str) -> None:
-    spec = make_add_ons()[key, name]["spec"]
+    spec = make_system()[key, name]["spec"]
     labels = spec["template"]["metadata"]["labels"]
     assert spec["selector"]["matchLabels"].items() <= labels.items()
 
@@ -192,7 +192,7 @@ def test_settings_reach_the_manifests() -> None:
         "--cluster-domain=box.test",
         "--verbosity=4",
     )
-    static, objects = make_static_pods(*arguments), make_add_ons(*arguments)
+    static, objects = make_static_pods(*arguments), make_system(*arguments)
     (apiserver,) = static["kube-apiserver"]["spec"]["containers"]
     assert {
         apiserver[probe]["httpGet"]["port"]
@@ -217,7 +217,7 @@ def test_settings_reach_the_manifests() -> None:
 
 
 def test_the_ports_that_kube_proxy_listens_on_are_on_loopback() -> None:
-    config = yaml.safe_load(make_add_ons()["ConfigMap", "kube-proxy"]["data"]["config.conf"])
+    config = yaml.safe_load(make_system()["ConfigMap", "kube-proxy"]["data"]["config.conf"])
     assert (config["healthzBindAddress"], config["metricsBindAddress"]) == (
         "127.0.0.1:10256",
         "127.0.0.1:10249",
@@ -225,7 +225,7 @@ def test_the_ports_that_kube_proxy_listens_on_are_on_loopback() -> None:
 
 
 def test_the_conntrack_table_of_the_host_is_left_alone() -> None:
-    config = yaml.safe_load(make_add_ons()["ConfigMap", "kube-proxy"]["data"]["config.conf"])
+    config = yaml.safe_load(make_system()["ConfigMap", "kube-proxy"]["data"]["config.conf"])
     assert config["conntrack"] == {
         "maxPerCore": 0,
         "min": 0,

@@ -43,7 +43,7 @@ def test_all_components_are_built_with_one_toolchain() -> None:
         )
         for file in DIRECTORY.parent.glob("**/go.mod")
     }
-    assert len(found) == len(MINORS) + 4
+    assert len(found) == len(MINORS) + 8
     assert len({tuple(toolchain) for toolchain in found.values()}) == 1, found
 
 

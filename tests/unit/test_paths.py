@@ -27,6 +27,7 @@ def test_every_path_is_under_the_root(name: str) -> None:
             "/var/lib/p8s",
             {
                 "state",
+                "add_on_record",
                 "cluster_record",
                 "authorities",
                 "api_names",

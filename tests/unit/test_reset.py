@@ -1,4 +1,4 @@
-"""Applying the add-ons again, and emptying a namespace, by the answers of an apiserver."""
+"""Applying the system's manifests again, and emptying a namespace, by the answers of an apiserver."""
 
 from __future__ import annotations
 

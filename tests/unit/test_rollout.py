@@ -1,4 +1,4 @@
-"""Add-ons that get new pods, since their configuration is another one."""
+"""System pods that get new pods, since their configuration is another one."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ from p8s_supervisor import errors, parsers, settings
 FILES = pathlib.Path(__file__).parent / "settings"
 DEFAULTS = {
     "node_name": "p8s",
+    "add_ons": ("storage",),
+    "add_on_directories": pathlib.PurePosixPath("/etc/p8s/add-ons"),
     "service_cidr": parsers.Ranges(ipaddress.IPv4Network("192.168.254.0/24")),
     "pod_cidr": parsers.Ranges(ipaddress.IPv4Network("192.168.253.0/24")),
     "cluster_domain": "cluster.local",

@@ -1,0 +1,368 @@
+"""Add-ons: applied, looked at, and switched in a running cluster.
+
+The table's are manifests beside this package, and what the image has of them in
+/usr/share/p8s/add-ons; a user's own is a directory, read as the user's manifests are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import typing
+
+from p8s_supervisor import (
+    add_on_names,
+    add_on_record,
+    add_on_removal,
+    applying,
+    catalogue,
+    context,
+    errors,
+    health,
+    kube,
+    manifests,
+    probes,
+    user_manifests,
+)
+
+PREFIX = context.ADD_ON
+# For all objects of one add-on, and for each.
+SECONDS, LONGEST_SECONDS = 60.0, 12.0
+# One that nobody asked for may come up for so long before it counts for readiness.
+GRACE_SECONDS, LOOK_SECONDS = 60.0, 0.25
+# How long its part of the sidecar may take to end.
+END_SECONDS = 10.0
+WORKLOADS = {"Deployment": "deployments", "DaemonSet": "daemonsets", "StatefulSet": "statefulsets"}
+
+
+def choose(run: context.Context) -> None:
+    """Set `run.add_ons`: those that the settings ask for, as they were switched by hand since."""
+    record = read_record(run)
+    chosen, sources = run.plan.settings, run.loaded.sources
+    setting = run.loaded.texts["add_ons"]
+    by_hand = record.switched if record.setting == setting else {}
+    own = add_on_names.list_own(add_on_names.directory(chosen, run.plan.paths))
+    for name in record.choose(setting, chosen.add_ons):
+        asked = sources["add_ons"] != "default" or by_hand.get(name, False)
+        lack = find_absence(run, name, own)
+        if lack is None:
+            run.add_ons[name] = context.AddOn(is_counted=asked)
+        elif asked:
+            run.refused[f"{PREFIX}{name}"] = lack
+
+
+def find_absence(run: context.Context, name: str, own: list[str]) -> str | None:
+    """Why there is no such add-on here; None where there is."""
+    if name not in catalogue.TABLE:
+        return None if name in own else add_on_names.tell_unknown(name, own)
+    if catalogue.TABLE[name].find_lack(run.plan.paths.root):
+        return "this image does not have it: use p8s:full"
+    return None
+
+
+def announce(run: context.Context) -> None:
+    """Say which are still to come: those that were asked for are there before /ready is green."""
+    choose(run)
+    for name, standing in run.add_ons.items():
+        if standing.is_counted:
+            run.refused[f"{PREFIX}{name}"] = "it is not applied yet"
+
+
+def apply_refused(run: context.Context, client: kube.Client) -> None:
+    """Apply those again of which something is refused."""
+    for name in list(run.add_ons):
+        own = f"{PREFIX}{name}"
+        if any(found == own or found.startswith(f"{own}/") for found in list(run.refused)):
+            try:
+                apply(run, client, name)
+            except errors.P8sError as error:
+                run.refused[own] = error.message
+
+
+def apply(run: context.Context, client: kube.Client, name: str) -> list[str]:
+    """Apply one, take away what it has no more, and begin its part of the sidecar.
+
+    What is refused is noted, by its file, as a condition.
+
+    Returns:
+        The objects, such as `Deployment p8s-metrics/metrics-server`.
+    """
+    standing = run.add_ons[name]
+    items, broken = read(run, name)
+    record = read_record(run)
+    before = record.applied.get(name, [])
+    now = [add_on_record.refer(item.manifest) for item in items]
+    gone = [reference for reference in before if reference not in now]
+    # Before they are: what a killed sidecar has applied is known to the next one.
+    record.applied[name] = gone + now
+    write_record(run, record)
+    outcome = applying.apply(
+        client, items, seconds=SECONDS, longest=LONGEST_SECONDS, cancelled=run.stop.is_set
+    )
+    if run.stop.is_set():
+        return outcome.applied  # what was not tried is not refused
+    refused = user_manifests.join(broken, outcome.by_file())
+    applying.note(run, f"{PREFIX}{name}/", refused)
+    run.refused.pop(f"{PREFIX}{name}", None)
+    if not refused and gone:
+        try:
+            add_on_removal.remove(client, gone, cancelled=run.stop.is_set)
+        except errors.P8sError as error:  # tried again when it is applied again
+            run.tell(f"add-on {name}: what it has no more is not taken away: {error.message}")
+        else:
+            record.applied[name] = now
+            write_record(run, record)
+    standing.workloads = [
+        f"/apis/{version}/namespaces/{namespace or 'default'}/{WORKLOADS[kind]}/{called}"
+        for version, kind, namespace, called in now
+        if version == "apps/v1" and kind in WORKLOADS
+    ]
+    standing.is_applied = True
+    begin_part(run, name)
+    return outcome.applied
+
+
+def read(run: context.Context, name: str) -> user_manifests.Found:
+    """The objects of one; see `user_manifests.read`."""
+    if name not in catalogue.TABLE:
+        chosen, places = run.plan.settings, run.plan.paths
+        return user_manifests.read(add_on_names.directory(chosen, places) / name)
+    values = manifests.values(run.plan)
+    make_values = find_function(name, "values")
+    if make_values is not None:
+        values |= make_values(run)
+    brought, broken = user_manifests.read(run.plan.paths.add_ons / name, required=False)
+    return [
+        *brought,
+        *(
+            applying.Item(file=file, manifest=manifest)
+            for file, found in manifests.add_on_by_file(name, values).items()
+            for manifest in found
+        ),
+    ], broken
+
+
+def find_function(name: str, function: str) -> typing.Any:
+    """A function of an add-on's part of the sidecar; None where it has none. See `catalogue`."""
+    part = catalogue.TABLE[name].part if name in catalogue.TABLE else ""
+    if not part:
+        return None
+    return getattr(importlib.import_module(f"p8s_supervisor.{part}"), function, None)
+
+
+def begin_part(run: context.Context, name: str) -> None:
+    """Start an add-on's part of the sidecar, unless it runs."""
+    standing, begin = run.add_ons[name], find_function(name, "begin")
+    if begin is None or standing.thread is not None or run.stop.is_set():
+        return
+
+    def work() -> None:
+        try:
+            begin(run, standing.ended)
+        except Exception as error:  # noqa: BLE001 — whatever it was, the add-on is not usable
+            standing.failure = f"its part of the sidecar ended: {type(error).__name__}: {error}"
+            run.tell(f"add-on {name}: {standing.failure}")
+
+    standing.thread = threading.Thread(target=work, name=f"add-on {name}", daemon=True)
+    standing.thread.start()
+
+
+def find_lack(run: context.Context, name: str) -> str | None:
+    """Why an add-on cannot be used; None where it can."""
+    standing, client = run.add_ons.get(name), run.client
+    if standing is None or client is None or not standing.is_applied:
+        return "it is not applied yet"
+    if standing.failure:
+        return standing.failure
+    for path in standing.workloads:
+        lack = probes.find_unavailable(client, path, since=run.timeline.started_at())
+        if lack is not None:
+            return lack
+    look = find_function(name, "find_lack")
+    return None if look is None else typing.cast("str | None", look(run))
+
+
+# --- at the start
+
+
+def start(run: context.Context, monitor: health.Monitor) -> None:
+    """Bring up those that nobody asked for, and take away what is not wanted any more; in a thread."""
+    client = run.client
+    if client is None:
+        return
+    threading.Thread(
+        target=settle, args=(run, client, monitor), name="add-ons", daemon=True
+    ).start()
+
+
+def settle(run: context.Context, client: kube.Client, monitor: health.Monitor) -> None:
+    """See `start`."""
+    from p8s_supervisor import completion  # it applies what is asked for, and imports this
+
+    awaited = [name for name, standing in run.add_ons.items() if not standing.is_counted]
+    with run.applying:
+        for name in read_record(run).applied.keys() - run.add_ons.keys():
+            try:
+                remove(run, client, name)
+            except errors.P8sError as error:
+                run.tell(f"add-on {name} is not taken away: {error.message}")
+        for name in awaited:
+            try:
+                apply(run, client, name)
+            except errors.P8sError as error:
+                run.refused[f"{PREFIX}{name}"] = error.message
+    begun = run.timeline.now()
+    while awaited and not run.stop.is_set():
+        late = run.timeline.now() - begun > GRACE_SECONDS
+        for name in list(awaited):
+            if late or name not in run.add_ons or find_lack(run, name) is None:
+                awaited.remove(name)
+                if name in run.add_ons:
+                    run.add_ons[name].is_counted = True
+        run.stop.wait(LOOK_SECONDS)
+    if run.refused and not run.stop.is_set():
+        completion.start(run, monitor)
+
+
+# --- in a running cluster
+
+
+def enable(run: context.Context, name: str) -> list[str]:
+    """Switch one on, also for later starts; what was applied.
+
+    Raises:
+        RequestError: 404, there is none of that name; 409, this image does not have it; 502, some of
+            it could not be applied; 503, there is no apiserver to ask.
+    """
+    own = add_on_names.list_own(add_on_names.directory(run.plan.settings, run.plan.paths))
+    _check_known(name, own)
+    absence = find_absence(run, name, own)
+    if absence is not None:
+        raise errors.RequestError(f"{name}: {absence}", status=409, hint="see docs/addons.md")
+    client = find_client(run)
+    with run.applying:
+        run.add_ons.setdefault(name, context.AddOn()).is_counted = True
+        record = read_record(run)
+        record.switch(name, on=True, setting=run.loaded.texts["add_ons"])
+        write_record(run, record)
+        applied = apply(run, client, name)
+    prefix = f"{PREFIX}{name}/"
+    failed = [f"{at}: {why}" for at, why in list(run.refused.items()) if at.startswith(prefix)]
+    if failed:
+        raise errors.RequestError(
+            "not applied: " + "; ".join(failed),
+            status=502,
+            hint=f"{len(applied)} objects were applied; the others are tried again",
+        )
+    run.tell(f"add-on {name} is enabled")
+    run.journal.record("add-on", f"{name} is enabled", name=name, enabled=True)
+    return applied
+
+
+def disable(run: context.Context, name: str) -> list[str]:
+    """Switch one off, also for later starts; what was deleted.
+
+    Raises:
+        RequestError: 404, there is none of that name; 503, there is no apiserver to ask; 504,
+            something is left.
+    """
+    own = add_on_names.list_own(add_on_names.directory(run.plan.settings, run.plan.paths))
+    record = read_record(run)
+    if name not in record.applied and name not in run.add_ons:
+        _check_known(name, own)
+    client = find_client(run)
+    with run.applying:
+        record = read_record(run)
+        record.switch(name, on=False, setting=run.loaded.texts["add_ons"])
+        write_record(run, record)
+        try:
+            deleted = remove(run, client, name)
+        except errors.WaitTimeoutError as error:
+            raise errors.RequestError(
+                f"{name}: {error.reason}",
+                status=504,
+                hint="its deletion goes on; `kubectl get` shows what it waits for",
+            ) from error
+    run.tell(f"add-on {name} is disabled")
+    run.journal.record("add-on", f"{name} is disabled", name=name, enabled=False)
+    return deleted
+
+
+def remove(run: context.Context, client: kube.Client, name: str) -> list[str]:
+    """Take one away; see `add_on_removal.remove`."""
+    standing = run.add_ons.pop(name, None)
+    if standing is not None:
+        standing.ended.set()
+        if standing.thread is not None:
+            standing.thread.join(END_SECONDS)
+    own = f"{PREFIX}{name}"
+    for found in [at for at in run.refused if at == own or at.startswith(f"{own}/")]:
+        run.refused.pop(found, None)
+    record = read_record(run)
+    deleted = add_on_removal.remove(client, record.applied.get(name, []), cancelled=run.stop.is_set)
+    clear = find_function(name, "clear")
+    if clear is not None:
+        clear(run, client)
+    record.applied.pop(name, None)
+    write_record(run, record)
+    return deleted
+
+
+def describe(run: context.Context) -> list[dict[str, typing.Any]]:
+    """What GET /addons shows: all that there are, and how each stands."""
+    own = add_on_names.list_own(add_on_names.directory(run.plan.settings, run.plan.paths))
+    found = []
+    for name in [*catalogue.TABLE, *own]:
+        reason = find_absence(run, name, own) or ""
+        enabled = name in run.add_ons
+        if enabled:
+            refused = [
+                f"{at.removeprefix(f'{PREFIX}{name}/')}: {why}"
+                for at, why in list(run.refused.items())
+                if at.startswith(f"{PREFIX}{name}/")
+            ]
+            reason = "; ".join(refused) or find_lack(run, name) or ""
+        known = catalogue.TABLE.get(name)
+        found.append(
+            {
+                "name": name,
+                "summary": known.summary if known else "your own",
+                "enabled": enabled,
+                "usable": enabled and not reason,
+                "reason": reason,
+            }
+        )
+    return found
+
+
+def find_client(run: context.Context) -> kube.Client:
+    """The apiserver's client.
+
+    Raises:
+        RequestError: 503, it does not answer.
+    """
+    reason = "it is not started yet" if run.client is None else probes.apiserver_answers(run.client)
+    if run.client is None or reason:
+        raise errors.RequestError(
+            f"kube-apiserver does not answer: {reason}", status=503, hint="wait for /ready"
+        )
+    return run.client
+
+
+def _check_known(name: str, own: list[str]) -> None:
+    if name not in catalogue.TABLE and name not in own:
+        raise errors.RequestError(add_on_names.tell_unknown(name, own), status=404)
+
+
+def read_record(run: context.Context) -> add_on_record.Record:
+    """What the state volume says; of one that is damaged nothing is taken."""
+    try:
+        return add_on_record.read(run.plan.paths.add_on_record)
+    except ValueError as error:
+        run.tell(f"add-ons: {error}: only the settings say which run")
+        return add_on_record.Record()
+
+
+def write_record(run: context.Context, record: add_on_record.Record) -> None:
+    """See `add_on_record.write`."""
+    add_on_record.write(run.plan.paths.add_on_record, record)
