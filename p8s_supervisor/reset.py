@@ -15,6 +15,7 @@ from p8s_supervisor import (
     kube,
     probes,
     sweep,
+    user_images,
     user_manifests,
     wait,
 )
@@ -33,11 +34,14 @@ OPERATOR_SECONDS = 10.0
 # What the apiserver refuses to delete for this long it will refuse: a webhook's verdict, most likely.
 REFUSED_SECONDS = 5.0
 
+# What conditions begin with that POST /apply is about.
+PREFIXES = (applying.SYSTEM, add_ons.PREFIX, user_images.PREFIX, user_manifests.PREFIX)
+
 Clock = wait.Clock
 
 
 def apply(run: context.Context) -> list[str]:
-    """Server-side apply of the system's manifests again, of the add-ons', and of the user's.
+    """The user's archives of images that are new or have changed, then server-side apply of the system's manifests again, of the add-ons', and of the user's.
 
     What was deleted comes back, what was changed too.
 
@@ -60,6 +64,8 @@ def apply(run: context.Context) -> list[str]:
         own = applying.apply_system(
             run, client, seconds=APPLY_SECONDS, longest=LONGEST_APPLY_SECONDS
         )
+        if user_images.is_asked(run):  # before the manifests: pods of theirs may want them
+            user_images.load(run)
         added = [
             applied for name in list(run.add_ons) for applied in add_ons.apply(run, client, name)
         ]
@@ -68,11 +74,7 @@ def apply(run: context.Context) -> list[str]:
         )
     finally:
         run.applying.release()
-    failed = [
-        f"{name}: {why}"
-        for name, why in run.refused.items()
-        if name.startswith((applying.SYSTEM, add_ons.PREFIX, user_manifests.PREFIX))
-    ]
+    failed = [f"{name}: {why}" for name, why in run.refused.items() if name.startswith(PREFIXES)]
     applied = own.applied + added + users.applied
     if failed:
         raise errors.RequestError(

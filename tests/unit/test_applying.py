@@ -7,7 +7,17 @@ import typing
 
 import pytest
 
-from p8s_supervisor import admission, applying, errors, kube, manifests, reset
+from p8s_supervisor import (
+    admission,
+    applying,
+    context,
+    errors,
+    kube,
+    manifests,
+    reset,
+    user_images,
+    user_manifests,
+)
 from tests import fakes
 
 REFUSED = errors.KubeError("[Errno 111] Connection refused", status=0)
@@ -203,6 +213,28 @@ def test_one_that_fails_does_not_keep_the_others_from_being_applied(tmp_path: pa
         "not applied: system/30-coredns.yaml: Service kube-system/kube-dns: taken"
     )
     assert run.refused == {"system/30-coredns.yaml": "Service kube-system/kube-dns: taken"}
+
+
+def test_the_users_images_are_loaded_before_manifests_may_want_them(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fakes.make_context(tmp_path, client=Applies({}))
+    user_images.directory(run).mkdir(parents=True)
+    done: list[str] = []
+
+    def load(run: context.Context) -> None:
+        done.append("images")
+        run.refused["images/a.tar"] = "not an image archive"
+
+    def apply(*_: object, **__: object) -> applying.Outcome:
+        done.append("manifests")
+        return applying.Outcome(applied=[], refusals=[])
+
+    monkeypatch.setattr(user_images, "load", load)
+    monkeypatch.setattr(user_manifests, "apply", apply)
+    with pytest.raises(errors.RequestError, match=r"images/a\.tar: not an image archive"):
+        reset.apply(run)
+    assert done == ["images", "manifests"]
 
 
 @pytest.mark.parametrize("client", [None, Applies({}, REFUSED)], ids=["not started yet", "away"])
