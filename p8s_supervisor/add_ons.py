@@ -22,6 +22,7 @@ from p8s_supervisor import (
     kube,
     manifests,
     probes,
+    setup,
     user_manifests,
 )
 
@@ -118,6 +119,7 @@ def apply(run: context.Context, client: kube.Client, name: str) -> list[str]:
         if version == "apps/v1" and kind in WORKLOADS
     ]
     standing.is_applied = True
+    change_kubelet(run)
     begin_part(run, name)
     return outcome.applied
 
@@ -148,6 +150,14 @@ def find_function(name: str, function: str) -> typing.Any:
     if not part:
         return None
     return getattr(importlib.import_module(f"p8s_supervisor.{part}"), function, None)
+
+
+def change_kubelet(run: context.Context) -> None:
+    """Start kubelet again where the add-ons that are on now want another configuration of it."""
+    if setup.write_kubelet_config(run.plan, run.add_ons):
+        run.tell("kubelet is started again, with the configuration that the add-ons want")
+        run.supervisor.stop("kubelet")
+        run.supervisor.start("kubelet")
 
 
 def begin_part(run: context.Context, name: str) -> None:
@@ -305,6 +315,7 @@ def remove(run: context.Context, client: kube.Client, name: str) -> list[str]:
         clear(run, client)
     record.applied.pop(name, None)
     write_record(run, record)
+    change_kubelet(run)
     return deleted
 
 
@@ -355,11 +366,10 @@ def _check_known(name: str, own: list[str]) -> None:
 
 
 def read_record(run: context.Context) -> add_on_record.Record:
-    """What the state volume says; of one that is damaged nothing is taken."""
+    """What the state volume says; of one that is damaged, as `setup` has told, nothing is taken."""
     try:
         return add_on_record.read(run.plan.paths.add_on_record)
-    except ValueError as error:
-        run.tell(f"add-ons: {error}: only the settings say which run")
+    except ValueError:
         return add_on_record.Record()
 
 

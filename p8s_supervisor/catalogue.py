@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import typing
 
 PROGRAMS = pathlib.Path("usr/local/bin")
 
@@ -15,6 +16,8 @@ class AddOn:
     Attributes:
         summary: what it is for, in a line.
         programs: what it needs in `PROGRAMS`: an image without them does not have the add-on.
+        kubelet: fields of kubelet's configuration as long as it is on. kubelet is started again where
+            it is switched in a running cluster.
         part: the module of this package that is its part of the sidecar; empty for none. Of these
             functions it has those that it needs:
             `values(run) -> dict[str, str]`: more $NAMES for its manifests;
@@ -26,6 +29,7 @@ class AddOn:
 
     summary: str
     programs: tuple[str, ...] = ()
+    kubelet: dict[str, typing.Any] = dataclasses.field(default_factory=dict)
     part: str = ""
 
     def find_lack(self, root: pathlib.Path) -> list[str]:
@@ -41,6 +45,10 @@ TABLE = {
     "metrics": AddOn(
         summary="`kubectl top`, and HorizontalPodAutoscalers by CPU and memory",
         programs=("metrics-server",),
+        # Figures of containers from containerd, of the moment that they are asked for: cAdvisor's are up
+        # to 30 s old, and metrics-server needs two of them.
+        kubelet={"featureGates": {"PodAndContainerStatsFromCRI": True}},
+        part="add_on_metrics",
     ),
     "loadbalancer": AddOn(
         summary="addresses for Services of type LoadBalancer",

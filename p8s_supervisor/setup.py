@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import collections.abc
 import json
 import pathlib
 
 from p8s_supervisor import (
+    add_on_record,
     audit,
+    catalogue,
     commands,
     component_files,
     components,
@@ -17,6 +20,7 @@ from p8s_supervisor import (
     health,
     limits,
     network,
+    overrides,
     proxies,
     record,
     registries,
@@ -81,13 +85,9 @@ def write_configuration(run: context.Context) -> None:
     plan = run.plan
     resolv = network.set_up(plan, own_resolv_conf=pathlib.Path("/etc/resolv.conf"))
     files.write(plan.paths.resolv_conf, resolv)
-    own = limits.find()
-    if (lack := limits.find_lack(own)) is not None:
+    if (lack := limits.find_lack(limits.find())) is not None:
         run.tell(lack)
-    config = limits.fit(components.kubelet_config(plan), own)
-    config["evictionHard"] |= limits.eviction_room(space.size(plan.paths.state))
-    config = component_files.merge(plan, "kubelet", config)
-    files.write(plan.paths.kubelet_config, json.dumps(config, indent=2), mode=0o600)
+    write_kubelet_config(plan, list_add_ons(run))
     audit.write_policy(plan.paths.audit_policy, plan.settings.audit)
     for path, text in component_files.list_texts(plan).items():
         files.write(path, text, mode=0o600)
@@ -98,6 +98,31 @@ def write_configuration(run: context.Context) -> None:
             manifest.unlink()
     write_command(plan, "etcd", components.etcd(plan))
     write_command(plan, "kubelet", components.kubelet(plan))
+
+
+def list_add_ons(run: context.Context) -> list[str]:
+    """The add-ons that are to run; where what is kept of them is damaged, those of the settings."""
+    try:
+        record = add_on_record.read(run.plan.paths.add_on_record)
+    except ValueError as error:
+        run.tell(f"add-ons: {error}: only the settings say which run")
+        record = add_on_record.Record()
+    return record.choose(run.loaded.texts["add_ons"], run.plan.settings.add_ons)
+
+
+def write_kubelet_config(plan: components.Plan, add_ons: collections.abc.Collection[str]) -> bool:
+    """kubelet's configuration, with what these add-ons want; whether it is another one now."""
+    config = limits.fit(components.kubelet_config(plan), limits.find())
+    config["evictionHard"] |= limits.eviction_room(space.size(plan.paths.state))
+    for name in catalogue.TABLE:
+        if name in add_ons:
+            config = overrides.merge(config, catalogue.TABLE[name].kubelet)
+    text = json.dumps(component_files.merge(plan, "kubelet", config), indent=2)
+    file = plan.paths.kubelet_config
+    if file.exists() and file.read_text() == text:
+        return False
+    files.write(file, text, mode=0o600)
+    return True
 
 
 def choose_snapshotter(state: pathlib.Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import threading
 import typing
@@ -18,6 +19,7 @@ from p8s_supervisor import (
     errors,
     health,
     kube,
+    setup,
 )
 from tests import fakes
 
@@ -46,6 +48,7 @@ class World:
         self.story: list[str] = []
         self.client = fakes.KubeClient({"GET /version": ["{}"]})
         self.run = fakes.make_context(root, *flags, client=self.client, story=self.story)
+        setup.write_kubelet_config(self.run.plan, ())
         write_own(root, "mine", "a", "b")
         for name in "ab":
             self.client.answers[f"PATCH {path(name)}"] = ["{}"]
@@ -187,10 +190,10 @@ def test_without_an_apiserver_nothing_is_switched(world: World) -> None:
     assert world.record == add_on_record.Record()
 
 
-def test_a_damaged_record_is_told_and_the_settings_count(world: World) -> None:
+def test_with_a_damaged_record_the_settings_count(world: World) -> None:
     world.run.plan.paths.add_on_record.write_text("{")
     add_ons.announce(world.run)
-    assert "only the settings say which run" in world.story[0]
+    assert (world.run.add_ons, world.record) == ({}, add_on_record.Record())
 
 
 class Part:
@@ -251,3 +254,22 @@ def test_the_user_s_are_read_like_manifests(world: World) -> None:
     items, broken = add_ons.read(world.run, "mine")
     assert all(isinstance(item, applying.Item) for item in items)
     assert ([item.file for item in items], broken) == (["a.yaml", "b.yaml"], {})
+
+
+def test_kubelet_is_started_again_where_an_add_on_wants_another_configuration(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = catalogue.AddOn(summary="", kubelet={"featureGates": {"A": True}})
+    monkeypatch.setattr(add_ons, "read", lambda *_: ([], {}))
+    monkeypatch.setitem(catalogue.TABLE, "wants", row)
+    kubelet = world.run.supervisor
+    assert isinstance(kubelet, fakes.Supervisor)
+    add_ons.enable(world.run, "wants")
+    assert kubelet.calls == [("stop", "kubelet"), ("start", "kubelet")]
+    config = json.loads(world.run.plan.paths.kubelet_config.read_text())
+    assert config["featureGates"] == {"A": True}
+    add_ons.apply(world.run, world.client, "wants")
+    assert len(kubelet.calls) == 2
+    add_ons.disable(world.run, "wants")
+    assert len(kubelet.calls) == 4
+    assert "featureGates" not in json.loads(world.run.plan.paths.kubelet_config.read_text())

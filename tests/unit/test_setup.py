@@ -10,7 +10,16 @@ import pytest
 import yaml
 from cryptography import x509
 
-from p8s_supervisor import commands, context, errors, health, network, record, setup
+from p8s_supervisor import (
+    add_on_record,
+    commands,
+    context,
+    errors,
+    health,
+    network,
+    record,
+    setup,
+)
 from tests import fakes
 
 RESOLV_CONF = "nameserver 10.0.0.53\n"
@@ -344,3 +353,38 @@ def test_choose_snapshotter(
     (tmp_path / "proc/self/mounts").write_text("\n".join(mounts) + "\n")
     monkeypatch.setattr(setup, "pathlib", fakes.Rooted(tmp_path))
     assert setup.choose_snapshotter(pathlib.Path("/var/lib/p8s")) == expected
+
+
+# --- add-ons
+
+
+@pytest.mark.parametrize(
+    ("flags", "switched", "wants"),
+    [
+        pytest.param((), {}, False, id="the default"),
+        pytest.param(("--add-ons=metrics",), {}, True, id="by the setting"),
+        pytest.param((), {"metrics": True}, True, id="by hand"),
+        pytest.param(("--add-ons=metrics",), {"metrics": True}, True, id="by an older setting"),
+    ],
+)
+@pytest.mark.usefixtures("rules")
+def test_kubelet_is_configured_for_the_add_ons_that_are_to_run(
+    tmp_path: pathlib.Path, flags: tuple[str, ...], switched: dict[str, bool], wants: bool
+) -> None:
+    run = fakes.make_context(tmp_path, *flags)
+    kept = add_on_record.Record(setting="storage", switched=switched)
+    add_on_record.write(run.plan.paths.add_on_record, kept)
+    setup.write_configuration(run)
+    config = json.loads(run.plan.paths.kubelet_config.read_text())
+    gate = config.get("featureGates", {}).get("PodAndContainerStatsFromCRI", False)
+    assert gate is wants
+
+
+def test_a_damaged_record_of_add_ons_is_told_and_the_settings_count(
+    tmp_path: pathlib.Path,
+) -> None:
+    story: list[str] = []
+    run = fakes.make_context(tmp_path, "--add-ons=metrics", story=story)
+    run.plan.paths.add_on_record.write_text("{")
+    assert setup.list_add_ons(run) == ["metrics"]
+    assert "only the settings say which run" in story[0]
