@@ -57,6 +57,7 @@ TABLE = {
     "ingress": AddOn(
         summary="Ingress and Gateway API, by Traefik",
         programs=("traefik",),
+        part="add_on_ingress",
     ),
     "registry": AddOn(
         summary="a registry to push images to, in the state volume",

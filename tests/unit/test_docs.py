@@ -17,7 +17,14 @@ from p8s_supervisor.host import cli
 ROOT = pathlib.Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Of the command and the plugin, not of the node.
-HOST_VARIABLES = {"P8S_IMAGE", "P8S_NAME", "P8S_CONFIG"}
+HOST_VARIABLES = {
+    "P8S_IMAGE",
+    "P8S_NAME",
+    "P8S_CONFIG",
+    "P8S_INGRESS_HTTP_PORT",
+    "P8S_INGRESS_HTTPS_PORT",
+    "P8S_REGISTRY_PORT",
+}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
