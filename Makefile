@@ -6,7 +6,7 @@ KUBERNETES ?= $(lastword $(MINORS))
 IMAGE ?= $(call tag,$(KUBERNETES))
 export IMAGE KUBERNETES
 PYTHON = .venv/bin/python
-.PHONY: help engine image up down check test test-faults test-minors conformance soak bench bench-peers lock bump outdated clean
+.PHONY: help engine image image-full up down check test test-faults test-minors conformance soak bench bench-addons bench-peers lock bump outdated clean
 .DEFAULT_GOAL = help
 
 help: ## this list
@@ -17,6 +17,9 @@ engine: ## a docker engine, where none answers and this is a Debian machine
 
 image: engine ## build $(IMAGE)
 	@scripts/build-image.sh
+
+image-full: image ## build p8s:full, the same with every add-on
+	@FULL=1 scripts/build-image.sh
 
 up: image ## the default cluster, ready
 	@P8S_IMAGE=$(IMAGE) scripts/up.sh
@@ -29,7 +32,7 @@ check: .venv/ready ## lint and strict types
 	@scripts/stage.sh format .venv/bin/ruff format --check
 	@scripts/stage.sh types .venv/bin/mypy
 
-test: image check ## everything: lint, types, unit, contract and cluster tests on the real image
+test: image-full check ## everything: lint, types, unit, contract and cluster tests on the real image
 	$(PYTHON) -m pytest
 
 test-faults: image .venv/ready ## every fault FAULT_ROUNDS (20) times; build/faults.md has the times
@@ -50,6 +53,9 @@ soak: image .venv/ready ## SOAK_MINUTES (30) of pods that come and go: what grow
 
 bench: image .venv/ready ## N (7) starts, stops and restarts, measured; STARTS=50: so many more starts in a row
 	$(PYTHON) -m tests.bench $(if $(N),--runs=$(N)) $(if $(STARTS),--starts=$(STARTS))
+
+bench-addons: image-full .venv/ready ## N (3) times each add-on: seconds until usable, memory, size; docs/addons.md has a run
+	$(PYTHON) -m tests.bench.addons $(if $(N),--runs=$(N))
 
 bench-peers: image .venv/ready ## N (3) starts and 100 pods in turns with kubeadm, and kind, k3d, minikube where installed
 	$(PYTHON) -m tests.bench.peers $(if $(N),--runs=$(N))

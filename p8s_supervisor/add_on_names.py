@@ -32,7 +32,7 @@ def tell_unknown(name: str, own: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return (
         f"there is no add-on {name!r}"
-        + (f"; did you mean {near[0]}?" if near else "")
+        + (f"; did you mean {near[0]}?" if near else ".")
         + f" There are: {', '.join(known)}"
     )
 

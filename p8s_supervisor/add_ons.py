@@ -6,6 +6,7 @@ The table's are manifests beside this package, and what the image has of them in
 
 from __future__ import annotations
 
+import collections.abc
 import importlib
 import threading
 import typing
@@ -211,27 +212,40 @@ def settle(run: context.Context, client: kube.Client, monitor: health.Monitor) -
 
     awaited = [name for name, standing in run.add_ons.items() if not standing.is_counted]
     with run.applying:
-        for name in read_record(run).applied.keys() - run.add_ons.keys():
-            try:
-                remove(run, client, name)
-            except errors.P8sError as error:
-                run.tell(f"add-on {name} is not taken away: {error.message}")
+        remove_unwanted(run, client)
         for name in awaited:
             try:
                 apply(run, client, name)
             except errors.P8sError as error:
                 run.refused[f"{PREFIX}{name}"] = error.message
-    begun = run.timeline.now()
-    while awaited and not run.stop.is_set():
-        late = run.timeline.now() - begun > GRACE_SECONDS
-        for name in list(awaited):
-            if late or name not in run.add_ons or find_lack(run, name) is None:
-                awaited.remove(name)
-                if name in run.add_ons:
-                    run.add_ons[name].is_counted = True
-        run.stop.wait(LOOK_SECONDS)
+    await_usable(run, awaited)
     if run.refused and not run.stop.is_set():
         completion.start(run, monitor)
+
+
+def remove_unwanted(run: context.Context, client: kube.Client) -> None:
+    """Take away what the settings do not ask for any more."""
+    for name in read_record(run).applied.keys() - run.add_ons.keys():
+        if f"{PREFIX}{name}" in run.refused:
+            continue  # wanted, and not here: a directory that was not mounted takes nothing along
+        try:
+            remove(run, client, name)
+        except errors.P8sError as error:
+            run.tell(f"add-on {name} is not taken away: {error.message}")
+
+
+def await_usable(run: context.Context, names: collections.abc.Iterable[str]) -> None:
+    """Have each count for readiness once it can be used, or after `GRACE_SECONDS`."""
+    begun, left = run.timeline.now(), set(names)
+    while left and not run.stop.is_set():
+        is_late = run.timeline.now() - begun > GRACE_SECONDS
+        for name in sorted(left):
+            standing = run.add_ons.get(name)
+            if standing is None or is_late or find_lack(run, name) is None:
+                left.discard(name)
+                if standing is not None:
+                    standing.is_counted = True
+        run.stop.wait(LOOK_SECONDS)
 
 
 # --- in a running cluster
@@ -278,7 +292,8 @@ def disable(run: context.Context, name: str) -> list[str]:
     """
     own = add_on_names.list_own(add_on_names.directory(run.plan.settings, run.plan.paths))
     record = read_record(run)
-    if name not in record.applied and name not in run.add_ons:
+    known = name in record.applied or name in record.switched or name in run.add_ons
+    if not known:
         _check_known(name, own)
     client = find_client(run)
     with run.applying:
@@ -323,10 +338,12 @@ def describe(run: context.Context) -> list[dict[str, typing.Any]]:
     """What GET /addons shows: all that there are, and how each stands."""
     own = add_on_names.list_own(add_on_names.directory(run.plan.settings, run.plan.paths))
     found = []
-    for name in [*catalogue.TABLE, *own]:
+    wanted = [at.removeprefix(PREFIX) for at in list(run.refused) if at.startswith(PREFIX)]
+    absent = [name for name in wanted if "/" not in name and name not in run.add_ons]
+    for name in dict.fromkeys([*catalogue.TABLE, *own, *absent]):
         reason = find_absence(run, name, own) or ""
-        enabled = name in run.add_ons
-        if enabled:
+        enabled = name in run.add_ons or name in absent
+        if name in run.add_ons:
             refused = [
                 f"{at.removeprefix(f'{PREFIX}{name}/')}: {why}"
                 for at, why in list(run.refused.items())

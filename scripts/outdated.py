@@ -31,6 +31,10 @@ MODULES = {
     "containerd": "github.com/containerd/containerd/v2",
     "coredns": "github.com/coredns/coredns",
     "cni": "github.com/containernetworking/plugins",
+    "storage": "github.com/rancher/local-path-provisioner",
+    "metrics": "sigs.k8s.io/metrics-server",
+    "ingress": "github.com/traefik/traefik/v3",
+    "registry": "github.com/distribution/distribution/v3",
 }
 UPGRADES = "apt-get -qq -o APT::Update::Error-Mode=any update && apt-get -s -qq dist-upgrade"
 # (what, pinned, newest)

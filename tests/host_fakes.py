@@ -80,6 +80,9 @@ class Api:
             def do_POST(self) -> None:
                 outer.answer(self)
 
+            def do_DELETE(self) -> None:
+                outer.answer(self)
+
             def log_message(self, *_: object) -> None:
                 """Nothing: a test's output is its own."""
 

@@ -56,6 +56,7 @@ COMMANDS = {
     "exec": Row("cli_work:exec_", "Run a command in the node.", WORK),
     "apply": Row("cli_work:apply", "Apply the cluster's own manifests again.", WORK),
     "reset": Row("cli_work:reset", "Delete what is in namespaces.", WORK),
+    "addon": Row("cli_addon:addon", "List, enable and disable add-ons.", WORK),
     "doctor": Row("cli_doctor:doctor", "Whether this host can run p8s.", HOST),
     "setup": Row("cli_life:setup", "Prepare a cluster; start nothing.", HOST),
     "clean": Row("cli_life:clean", "Remove what an ended cluster left.", HOST),

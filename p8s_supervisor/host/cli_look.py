@@ -50,6 +50,11 @@ def describe(found: console.Status) -> dict[tuple[str, ...], list[list[str]]]:
             [one["pod"], one["image"], one["message"] or one["reason"]]
             for one in found.get("failing_pulls", [])
         ],
+        ("ADD-ON", "STATE"): [
+            [one["name"], "usable" if one["usable"] else one["reason"]]
+            for one in found.get("addons", [])
+            if one["enabled"]
+        ],
         ("PHASE", "START", "SECONDS"): [
             [
                 phase["name"],

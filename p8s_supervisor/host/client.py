@@ -99,6 +99,20 @@ class Client:
         path = f"/reset/{urllib.parse.quote(namespace, safe='')}"
         return list(self._json("POST", path, seconds=LONG_SECONDS)["deleted"])
 
+    def add_ons(self) -> list[Object]:
+        """Every add-on: name, summary, enabled, usable, and the reason where it is not usable."""
+        return typing.cast("list[Object]", self._json("GET", "/addons")["addons"])
+
+    def enable_add_on(self, name: str) -> list[str]:
+        """Apply an add-on's manifests, and keep it enabled; what was applied."""
+        path = f"/addons/{urllib.parse.quote(name, safe='')}"
+        return list(self._json("POST", path, seconds=LONG_SECONDS)["applied"])
+
+    def disable_add_on(self, name: str) -> list[str]:
+        """Delete what an add-on's manifests brought; what was deleted."""
+        path = f"/addons/{urllib.parse.quote(name, safe='')}"
+        return list(self._json("DELETE", path, seconds=LONG_SECONDS)["deleted"])
+
     def list_logs(self) -> list[str]:
         """The components that have a log."""
         return list(self._json("GET", "/logs")["components"])

@@ -111,12 +111,19 @@ class _Patience:
     def is_over(self, status: console.Status) -> bool:
         """Whether nothing more is to be waited for, by the cluster's own clock."""
         state, uptime = status["state"], status["uptime"]
-        if state != "degraded":
+        if state != "degraded" or all(map(_is_to_come, status["missing"])):
             self._degraded_at = None
-            return bool(state == "ready" or (state == "not ready" and uptime > self._seconds))
+            is_late = uptime > self._seconds
+            return bool(state == "ready" or (state in ("not ready", "degraded") and is_late))
         if self._degraded_at is None:
             self._degraded_at = uptime
         return bool(uptime - self._degraded_at >= DEGRADED_SECONDS)
+
+
+def _is_to_come(condition: str) -> bool:
+    """Whether it is an add-on that cannot be used yet: what is refused of one is named by its file."""
+    kind, _, name = condition.partition("/")
+    return kind == "add-on" and "/" not in name
 
 
 def await_ready(

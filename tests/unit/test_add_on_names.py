@@ -39,7 +39,7 @@ def test_without_the_directory_there_are_none(tmp_path: pathlib.Path) -> None:
     ("name", "told"),
     [
         pytest.param("metric", "did you mean metrics? There are: storage, ", id="near"),
-        pytest.param("x1", "there is no add-on 'x1' There are: ", id="far"),
+        pytest.param("x1", "there is no add-on 'x1'. There are: ", id="far"),
         pytest.param("mina", "did you mean mine? ", id="the user's own"),
     ],
 )

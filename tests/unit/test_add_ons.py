@@ -113,6 +113,21 @@ def test_one_that_was_switched_on_and_is_gone_is_told(world: World) -> None:
     assert "there is no add-on 'gone'" in world.run.refused["add-on/gone"]
 
 
+def test_one_whose_directory_is_missing_keeps_what_it_brought(
+    world: World, tmp_path: pathlib.Path
+) -> None:
+    add_ons.enable(world.run, "mine")
+    again = World(tmp_path)
+    (tmp_path / "etc/p8s/add-ons/mine").rename(tmp_path / "elsewhere")
+    add_ons.announce(again.run)
+    add_ons.settle(again.run, again.client, health.Monitor(again.run))
+    assert again.record.applied == {"mine": REFERENCES}
+    (shown,) = [each for each in add_ons.describe(again.run) if each["name"] == "mine"]
+    assert (shown["enabled"], shown["usable"]) == (True, False)
+    add_ons.disable(again.run, "mine")
+    assert (again.run.refused, again.record.applied) == ({}, {})
+
+
 def test_enable_and_disable(world: World) -> None:
     assert add_ons.enable(world.run, "mine") == ["ConfigMap dev/a", "ConfigMap dev/b"]
     assert world.record.choose("storage", ("storage",)) == ["storage", "mine"]

@@ -122,6 +122,7 @@ LAYERS = {
         "host.doctor_facts",
         "host.follow",
         "host.image_archive",
+        "host.image_push",
         "host.mounts",
         "host.publishing",
         "host.runs",

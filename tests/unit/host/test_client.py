@@ -52,6 +52,18 @@ Call = collections.abc.Callable[[client.Client], object]
             {"namespace": "x", "deleted": ["pods/x"]}, ["pods/x"], id="reset, quoted",
         ),
         pytest.param(
+            lambda api: api.add_ons(), "GET /addons", {"addons": [{"name": "storage"}]},
+            [{"name": "storage"}], id="add-ons",
+        ),
+        pytest.param(
+            lambda api: api.enable_add_on("a/b"), "POST /addons/a%2Fb", {"applied": ["Pod x"]},
+            ["Pod x"], id="enable an add-on, quoted",
+        ),
+        pytest.param(
+            lambda api: api.disable_add_on("a/b"), "DELETE /addons/a%2Fb", {"deleted": ["Pod x"]},
+            ["Pod x"], id="disable an add-on, quoted",
+        ),
+        pytest.param(
             lambda api: api.list_logs(), "GET /logs", {"components": ["etcd"]}, ["etcd"],
             id="list of logs",
         ),
