@@ -37,6 +37,21 @@ def tell_unknown(name: str, own: list[str]) -> str:
     )
 
 
+def find_absence(
+    name: str, chosen: settings.Settings, places: paths.Paths, own: list[str]
+) -> str | None:
+    """Why an add-on cannot be had in this node; None where it can."""
+    if name not in catalogue.TABLE:
+        return None if name in own else tell_unknown(name, own)
+    if catalogue.TABLE[name].find_lack(places.root):
+        return f"this image does not have {name}: use p8s:full"
+    for setting in ("api_port", "http_port"):
+        if getattr(chosen, setting) in catalogue.TABLE[name].ports:
+            port = getattr(chosen, setting)
+            return f"{name} takes port {port}, which is {setting}: choose another one for that"
+    return None
+
+
 def find_mistakes(loaded: settings.Loaded, places: paths.Paths) -> list[str]:
     """What is wrong with the add-ons that the settings name, one sentence each, with what to do."""
     top = directory(loaded.settings, places)
@@ -48,13 +63,11 @@ def find_mistakes(loaded: settings.Loaded, places: paths.Paths) -> list[str]:
         for name in catalogue.TABLE
         if (top / name).is_dir()
     ]
+    if loaded.sources["add_ons"] == "default":
+        return wrong  # one that nobody asked for is left out where it cannot be had
     own = list_own(top)
     for name in loaded.settings.add_ons:
-        if name in catalogue.TABLE:
-            lack = catalogue.TABLE[name].find_lack(places.root)
-            # One that nobody asked for is left out of an image that lacks it.
-            if lack and loaded.sources["add_ons"] != "default":
-                wrong.append(f"add_ons: this image does not have {name}: use p8s:full")
-        elif name not in own:
-            wrong.append(f"add_ons: {tell_unknown(name, own)}, and each directory in {top}")
+        absence = find_absence(name, loaded.settings, places, own)
+        if absence is not None:
+            wrong.append(f"add_ons: {absence}")
     return wrong

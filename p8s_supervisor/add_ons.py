@@ -55,11 +55,7 @@ def choose(run: context.Context) -> None:
 
 def find_absence(run: context.Context, name: str, own: list[str]) -> str | None:
     """Why there is no such add-on here; None where there is."""
-    if name not in catalogue.TABLE:
-        return None if name in own else add_on_names.tell_unknown(name, own)
-    if catalogue.TABLE[name].find_lack(run.plan.paths.root):
-        return "this image does not have it: use p8s:full"
-    return None
+    return add_on_names.find_absence(name, run.plan.settings, run.plan.paths, own)
 
 
 def announce(run: context.Context) -> None:
@@ -75,10 +71,16 @@ def apply_refused(run: context.Context, client: kube.Client) -> None:
     for name in list(run.add_ons):
         own = f"{PREFIX}{name}"
         if any(found == own or found.startswith(f"{own}/") for found in list(run.refused)):
-            try:
-                apply(run, client, name)
-            except errors.P8sError as error:
-                run.refused[own] = error.message
+            try_to_apply(run, client, name)
+
+
+def try_to_apply(run: context.Context, client: kube.Client, name: str) -> None:
+    """See `apply`; whatever goes wrong is a condition, and tried again."""
+    try:
+        apply(run, client, name)
+    except Exception as error:  # noqa: BLE001 — what is wrong with one must not keep the others
+        told = error.message if isinstance(error, errors.P8sError) else repr(error)
+        run.refused[f"{PREFIX}{name}"] = told
 
 
 def apply(run: context.Context, client: kube.Client, name: str) -> list[str]:
@@ -214,10 +216,7 @@ def settle(run: context.Context, client: kube.Client, monitor: health.Monitor) -
     with run.applying:
         remove_unwanted(run, client)
         for name in awaited:
-            try:
-                apply(run, client, name)
-            except errors.P8sError as error:
-                run.refused[f"{PREFIX}{name}"] = error.message
+            try_to_apply(run, client, name)
     await_usable(run, awaited)
     if run.refused and not run.stop.is_set():
         completion.start(run, monitor)
@@ -262,7 +261,7 @@ def enable(run: context.Context, name: str) -> list[str]:
     _check_known(name, own)
     absence = find_absence(run, name, own)
     if absence is not None:
-        raise errors.RequestError(f"{name}: {absence}", status=409, hint="see docs/addons.md")
+        raise errors.RequestError(absence, status=409, hint="see docs/addons.md")
     client = find_client(run)
     with run.applying:
         run.add_ons.setdefault(name, context.AddOn()).is_counted = True

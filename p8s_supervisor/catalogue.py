@@ -16,6 +16,7 @@ class AddOn:
     Attributes:
         summary: what it is for, in a line.
         programs: what it needs in `PROGRAMS`: an image without them does not have the add-on.
+        ports: of the node that it takes.
         kubelet: fields of kubelet's configuration as long as it is on. kubelet is started again where
             it is switched in a running cluster.
         part: the module of this package that is its part of the sidecar; empty for none. Of these
@@ -29,6 +30,7 @@ class AddOn:
 
     summary: str
     programs: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
     kubelet: dict[str, typing.Any] = dataclasses.field(default_factory=dict)
     part: str = ""
 
@@ -57,10 +59,12 @@ TABLE = {
     "ingress": AddOn(
         summary="Ingress and Gateway API, by Traefik",
         programs=("traefik",),
+        ports=(80, 443),
         part="add_on_ingress",
     ),
     "registry": AddOn(
         summary="a registry to push images to, in the state volume",
         programs=("registry",),
+        ports=(5000,),
     ),
 }

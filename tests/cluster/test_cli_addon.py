@@ -62,7 +62,7 @@ def test_an_unknown_one_is_told_with_those_that_there_are(p8s: test_cli.Command,
 def test_one_that_this_image_does_not_have(p8s: test_cli.Command, name: str) -> None:
     done = p8s.attempt("addon", "enable", name, "metrics")
     assert done.returncode == 1
-    assert "metrics: this image does not have it: use p8s:full" in done.stderr
+    assert "this image does not have metrics: use p8s:full" in done.stderr
     assert "metrics" not in list_enabled(p8s, name)
 
 

@@ -90,6 +90,13 @@ def test_mistakes(
     assert [told[: len(start)] for told, start in zip(found, expected, strict=True)] == expected
 
 
+def test_a_port_of_the_node_s_own_cannot_be_an_add_on_s(tmp_path: pathlib.Path) -> None:
+    make_programs(tmp_path, "ingress")
+    loaded = fakes.load_settings("--add-ons=ingress", "--api-port=443")
+    (wrong,) = add_on_names.find_mistakes(loaded, paths.Paths(tmp_path))
+    assert wrong.startswith("add_ons: ingress takes port 443, which is api_port: ")
+
+
 def test_what_the_image_has_is_no_mistake(tmp_path: pathlib.Path) -> None:
     make_programs(tmp_path, "metrics")
     loaded = fakes.load_settings("--add-ons=metrics")

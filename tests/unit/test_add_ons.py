@@ -196,6 +196,18 @@ def test_what_cannot_be_enabled(world: World, name: str, status: int) -> None:
     assert world.record == add_on_record.Record()
 
 
+def test_what_goes_wrong_with_one_is_a_condition(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> typing.NoReturn:
+        raise KeyError("NAME")
+
+    world.run.add_ons["mine"] = context.AddOn(is_counted=True)
+    monkeypatch.setattr(add_ons, "read", fail)
+    add_ons.try_to_apply(world.run, world.client, "mine")
+    assert world.run.refused == {"add-on/mine": "KeyError('NAME')"}
+
+
 def test_without_an_apiserver_nothing_is_switched(world: World) -> None:
     world.client.answers["GET /version"] = [errors.KubeError("refused", status=0)]
     for switch in (add_ons.enable, add_ons.disable):
