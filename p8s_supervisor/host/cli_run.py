@@ -20,6 +20,7 @@ from p8s_supervisor.host import (
     docker_host,
     follow,
     mounts,
+    publishing,
     runs,
 )
 
@@ -47,6 +48,7 @@ class Asked:
     bind: str
     publish_http: int | None
     publish_api: int | None
+    publish: tuple[publishing.Port, ...]
     network: str
     volumes: tuple[dict[str, typing.Any], ...]
     no_check: bool
@@ -87,6 +89,15 @@ def _check_volumes(
         raise click.BadParameter(str(error)) from error
 
 
+def _check_ports(
+    _: click.Context, __: click.Parameter, value: tuple[str, ...]
+) -> tuple[publishing.Port, ...]:
+    try:
+        return tuple(publishing.parse(text) for text in value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def _check_address(_: click.Context, __: click.Parameter, value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
@@ -107,7 +118,8 @@ def make_wanted(
     flags, variables = _make_flags(asked, given), _pick_settings(environment)
     file = asked.config or (settings.DEFAULT_FILE if settings.DEFAULT_FILE.exists() else None)
     loaded = settings.load((*flags, f"--config={file or os.devnull}"), variables)
-    wrong = _check_together(asked, loaded)
+    published = publishing.settle(asked.publish, asked.bind)
+    wrong = _check_together(asked, loaded, published)
     if wrong:
         raise errors.SettingsError(wrong)
     kubeconfig = contexts.find_file(environment).absolute()
@@ -127,6 +139,7 @@ def make_wanted(
             network=asked.network,
             kubeconfig="" if asked.no_kubeconfig else str(kubeconfig),
             mounts=asked.volumes,
+            ports=published,
         ),
         settings=loaded.settings,
         publish_http=asked.publish_http,
@@ -155,7 +168,9 @@ def _pick_settings(environment: collections.abc.Mapping[str, str]) -> dict[str, 
     }
 
 
-def _check_together(asked: Asked, loaded: settings.Loaded) -> list[str]:
+def _check_together(
+    asked: Asked, loaded: settings.Loaded, published: tuple[publishing.Port, ...]
+) -> list[str]:
     """What is wrong with options that are right by themselves."""
     wrong = []
     if asked.restart != "no" and not asked.detach:
@@ -169,7 +184,11 @@ def _check_together(asked: Asked, loaded: settings.Loaded) -> list[str]:
         )
     if asked.publish_http is not None and asked.publish_http == asked.publish_api:
         wrong.append(f"--publish-http and --publish-api are both {asked.publish_api}")
-    return wrong
+    apis = {
+        "--publish-http": (loaded.settings.http_port, asked.publish_http),
+        "--publish-api": (loaded.settings.api_port, asked.publish_api),
+    }
+    return wrong + publishing.find_wrong(published, bind=asked.bind, apis=apis)
 
 
 def run_foreground(engine: docker_host.Engine, wanted: runs.Wanted, asked: Asked) -> int:
@@ -273,6 +292,7 @@ def check_host(wanted: runs.Wanted) -> None:
     from p8s_supervisor.host import cli_doctor, doctor  # late: detached runs in scripts may skip it
 
     ports = [port for port in (wanted.publish_http, wanted.publish_api) if port is not None]
+    ports += publishing.list_loopback(wanted.spec.ports)
     findings = doctor.check(wanted.settings, image=wanted.spec.image, ports=ports)
     doctor.refuse_errors(findings)
     cli_doctor.tell_warnings(findings)
@@ -303,7 +323,7 @@ def check_host(wanted: runs.Wanted) -> None:
     metavar="ADDRESS",
     show_default=True,
     callback=_check_address,
-    help="the host's address for both ports; other than loopback needs P8S_API_TOKEN",
+    help="the host's address for both APIs' ports; other than loopback needs P8S_API_TOKEN",
 )
 @click.option(
     "--publish-http",
@@ -314,6 +334,15 @@ def check_host(wanted: runs.Wanted) -> None:
     "--publish-api",
     type=click.IntRange(1, 65535),
     help="the host's port for kube-apiserver (default: a free one)",
+)
+@click.option(
+    "--publish",
+    "-p",
+    multiple=True,
+    metavar="[ADDRESS:]HOST:NODE[/tcp|udp]",
+    callback=_check_ports,
+    help="another port of the node on the host, as docker's own option: a NodePort, the ingress' or "
+    "the registry's (default ADDRESS: that of --bind)",
 )
 @click.option("--network", default="", help="a docker network to be in")
 @click.option(

@@ -8,6 +8,7 @@ import datetime
 import typing
 
 from p8s_supervisor import errors
+from p8s_supervisor.host import publishing
 
 # On containers and volumes: which cluster they belong to.
 LABEL = "p8s.cluster"
@@ -43,6 +44,7 @@ class Spec:
         network: a docker network; empty for the engine's default.
         kubeconfig: the file that gets the context; empty for none.
         mounts: what else of the host is in the node, see `mounts`.
+        ports: what else of the node is published on the host, each with its address.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Spec:
     network: str = ""
     kubeconfig: str = ""
     mounts: tuple[collections.abc.Mapping[str, typing.Any], ...] = ()
+    ports: tuple[publishing.Port, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,12 +115,14 @@ class Image:
         size: bytes.
         architecture: in Go's words.
         tags: its names.
+        layers: the digests of its layers, uncompressed, the lowest first.
     """
 
     identity: str
     size: int
     architecture: str
     tags: tuple[str, ...]
+    layers: tuple[str, ...] = ()
 
 
 def container_name(name: str) -> str:
@@ -132,7 +137,7 @@ def container_options(spec: Spec) -> dict[str, typing.Any]:
         "command": list(spec.flags),
         "name": container_name(spec.name),
         "environment": dict(spec.environment),
-        "ports": list(spec.inside),
+        "ports": [*spec.inside, *((port.node, port.protocol) for port in spec.ports)],
         # A drain gives pods their grace before anything is killed, also by a plain `docker stop`.
         "stop_timeout": STOP_SECONDS,
         "labels": {
@@ -156,7 +161,8 @@ def host_options(spec: Spec) -> dict[str, typing.Any]:
         "port_bindings": {
             inside: (spec.bind, outside)
             for inside, outside in zip(spec.inside, spec.published, strict=True)
-        },
+        }
+        | publishing.make_bindings(spec.ports),
         "auto_remove": spec.auto_remove,
     }
     # A volume in any case (the image asks for an anonymous one): containerd's overlayfs cannot lie

@@ -40,14 +40,17 @@ def choose_ports(wanted: Wanted) -> tuple[int, int]:
     The cluster `default` has the well-known ones where they are free: habits and bookmarks work.
     """
     usual = (clusters.HTTP_PORT, clusters.API_PORT)
+    taken = {port.host for port in wanted.spec.ports}
+    taken |= {port for port in (wanted.publish_http, wanted.publish_api) if port is not None}
     chosen: list[int] = []
     for given, known in zip((wanted.publish_http, wanted.publish_api), usual, strict=True):
+        is_usual = wanted.spec.name == "default" and known not in taken
         if given is not None:
             chosen.append(given)
-        elif wanted.spec.name == "default" and is_free(known, wanted.spec.bind):
+        elif is_usual and is_free(known, wanted.spec.bind):
             chosen.append(known)
         else:
-            chosen.append(_find_free(wanted.spec.bind, chosen))
+            chosen.append(_find_free(wanted.spec.bind, {*taken, *chosen}))
     return chosen[0], chosen[1]
 
 
@@ -104,8 +107,8 @@ def start(engine: docker_host.Engine, wanted: Wanted) -> clusters.Cluster:
                 _forget_volume(engine, spec, is_new=is_new)
                 raise errors.P8sError(
                     error.message,
-                    hint="give others with --publish-http and --publish-api; `ss -ltnp` shows who has "
-                    "them",
+                    hint="give others with --publish-http, --publish-api and --publish; `ss -ltnp` "
+                    "shows who has them",
                 ) from error
         except errors.P8sError:
             engine.remove(cluster)

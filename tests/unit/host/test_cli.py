@@ -120,6 +120,11 @@ def test_run_has_an_option_for_each_setting(invoke: Invoke) -> None:
         pytest.param(
             ["run", "--publish-http=5000", "--publish-api=5000"], "are both 5000", id="the same port"
         ),
+        pytest.param(["run", "--publish=80"], "such as 8080:80", id="half a port"),
+        pytest.param(
+            ["run", "--http-port=9898", "-p80:9898", "-p1:1", "-p1:2"], "2 wrong settings",
+            id="ports that clash",
+        ),
         pytest.param(["run", "--config=/nowhere.yaml"], "does not exist", id="no such file"),
         pytest.param(["run", "--timeout=soon"], "run_timeout = 'soon'", id="no duration"),
         pytest.param(["delete"], "name a cluster, or --all", id="delete what?"),
@@ -173,9 +178,14 @@ def test_what_may_be_given_more_than_once() -> None:
         "--volume=/srv:/srv:ro",
         "-v",
         "cache:/cache",
+        "--publish=8080:80",
+        "-p",
+        "127.0.0.2:53:53/udp",
+        "--bind=127.0.0.3",
     )
     assert made.spec.flags == ("--extra-config=kubelet.maxPods=9", "--extra-config=etcd.v=1")
     assert [mount["Target"] for mount in made.spec.mounts] == ["/srv", "/cache"]
+    assert [str(port) for port in made.spec.ports] == ["127.0.0.3:8080:80", "127.0.0.2:53:53/udp"]
     assert len(made.settings.extra_config) == 2
 
 
@@ -232,14 +242,20 @@ def test_a_detached_run(engine: host_fakes.Engine, api: host_fakes.Api, invoke: 
     assert merged["current-context"] == "p8s-dev"
 
 
+TO_COME = {"add-on/metrics": "Deployment metrics-server: 0 of 1 pods are available"}
 REFUSED = {"manifests/web.yaml": 'Deployment web: Deployment.apps "web" is invalid: spec.selector'}
 
 
 def make_statuses(*states: tuple[str, float]) -> list[object]:
     """What /status says in turn: states, each with the seconds since the container's start."""
+    missing = {"ready": {}, "slow": TO_COME}
     return [
         host_fakes.STATUS
-        | {"state": state, "uptime": uptime, "missing": {} if state == "ready" else REFUSED}
+        | {
+            "state": "degraded" if state == "slow" else state,
+            "uptime": uptime,
+            "missing": missing.get(state, REFUSED),
+        }
         for state, uptime in states
     ]
 
@@ -262,6 +278,12 @@ def make_statuses(*states: tuple[str, float]) -> list[object]:
             id="nobody mends it",
         ),
         pytest.param([("not ready", 119), ("ready", 125)], 0, "is ready", id="mended in time"),
+        pytest.param(
+            [("slow", 4), ("slow", 14), ("slow", 30), ("ready", 31)], 0, "is ready", id="a slow add-on"
+        ),
+        pytest.param(
+            [("slow", 4), ("slow", 121)], 3, "runs, and is degraded", id="an add-on that does not come"
+        ),
     ],
 )  # fmt: skip
 def test_a_detached_run_ends_while_the_cluster_runs(
@@ -281,8 +303,9 @@ def test_a_detached_run_ends_while_the_cluster_runs(
     assert result.exit_code == code
     assert f"default {told}" in result.output
     assert "(context p8s-default)" in result.output
-    reason = "p8s: manifests/web.yaml: " + REFUSED["manifests/web.yaml"]
-    assert (reason in result.stderr) == ("`p8s wait`" in result.stderr) == (code != 0)
+    reasons = [f"p8s: {name}: {why}" for name, why in (REFUSED | TO_COME).items()]
+    is_told = any(reason in result.stderr for reason in reasons)
+    assert is_told == ("`p8s wait`" in result.stderr) == (code != 0)
     assert engine.calls == [("create", "default"), ("start", "default")]
     assert len(api.answers["GET /status"]) == 1  # it was asked until then, and no longer
 

@@ -14,7 +14,15 @@ import pytest
 from click import testing
 
 from p8s_supervisor import errors
-from p8s_supervisor.host import cli_load, cli_options, client, clusters, docker_host
+from p8s_supervisor.host import (
+    cli_load,
+    cli_options,
+    client,
+    clusters,
+    docker_host,
+    image_push,
+)
+from tests import fakes
 
 LAYER, CONFIG = b"layer" * 10_000, b'{"rootfs": {}}'
 
@@ -155,6 +163,50 @@ def test_a_refusal_is_told(
     done = run(monkeypatch, api, Engine(app_1="sha256:c1"), "app:1")
     assert done.exception is refusal
     assert len(api.loaded) == times
+
+
+@pytest.mark.parametrize(
+    ("fetched", "refusals", "sent", "exported"),
+    [
+        pytest.param(b"pushed", 0, [b"pushed"], 0, id="pushed"),
+        pytest.param(errors.P8sError("out of reach"), 0, [pack()], 1, id="no push"),
+        pytest.param(b"pushed", 1, [b"pushed", pack()], 1, id="refused by the node"),
+    ],
+)
+def test_where_little_has_changed_the_engine_pushes(
+    monkeypatch: pytest.MonkeyPatch,
+    fetched: bytes | errors.P8sError,
+    refusals: int,
+    sent: list[bytes],
+    exported: int,
+) -> None:
+    def fetch(*_: object, **__: object) -> bytes:
+        if isinstance(fetched, bytes):
+            return fetched
+        raise fetched
+
+    def choose(_: object, name: str, image: clusters.Image, __: object) -> image_push.Wanted:
+        return image_push.Wanted(name=name, image=image, missing=1000)
+
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(image_push, "choose", choose)
+    monkeypatch.setattr(image_push, "fetch", fetch)
+    api = Api(refusals=[errors.RequestError("no", status=400)] * refusals)
+    engine = Engine(app_1="sha256:c1")
+    done = run(monkeypatch, api, engine, "app:1", "--output=json")
+    [one] = json.loads(done.stdout)
+    assert [archive[:100] for archive in api.loaded] == [archive[:100] for archive in sent]
+    assert len(engine.exported) == exported
+    if not exported:
+        assert (one["sent"], one["skipped"]) == (len(b"pushed"), len(LAYER) - 1000)
+
+
+def test_in_a_ci_job_nothing_is_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setattr(image_push, "choose", fakes.forbid)
+    engine = Engine(app_1="sha256:c1")
+    assert run(monkeypatch, Api(), engine, "app:1").exit_code == 0
+    assert len(engine.exported) == 1
 
 
 def test_every_name_that_is_wrong_is_told_and_nothing_is_sent(

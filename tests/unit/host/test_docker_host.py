@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import functools
 import inspect
 import io
 import tarfile
@@ -198,8 +199,9 @@ def test_a_missing_image_says_where_it_comes_from() -> None:
 
 def test_an_image_is_found_without_asking_a_registry() -> None:
     about = {"Id": "sha256:1", "Size": 2, "Architecture": "arm64", "RepoTags": None}
+    about["RootFS"] = {"Type": "layers", "Layers": ["sha256:2", "sha256:3"]}
     assert make_engine(SdkApi(inspect_image=about)).find_image("x") == clusters.Image(
-        identity="sha256:1", size=2, architecture="arm64", tags=()
+        identity="sha256:1", size=2, architecture="arm64", tags=(), layers=("sha256:2", "sha256:3")
     )
     missing = SdkApi(inspect_image=docker.errors.ImageNotFound("no"))
     assert make_engine(missing).find_image("x") is None
@@ -209,6 +211,27 @@ def test_an_image_is_exported_in_pieces_and_an_error_is_told() -> None:
     assert list(make_engine(SdkApi(get_image=[b"a", b"b"])).export_image("x")) == [b"a", b"b"]
     with pytest.raises(errors.P8sError, match="docker: no space"):
         list(make_engine(SdkApi(get_image=refuse(500, "no space"))).export_image("x"))
+
+
+@pytest.mark.parametrize("lines", [[], [{"error": "refused"}]], ids=["pushed", "refused"])
+def test_an_image_that_is_pushed_has_another_name_meanwhile(lines: list[dict[str, str]]) -> None:
+    api = SdkApi(push=[{"status": "Preparing"}, *lines])
+    push = functools.partial(make_engine(api).push_image, "x:1", "127.0.0.1:2/y")
+    if lines:
+        with pytest.raises(errors.P8sError, match="docker: refused"):
+            push()
+    else:
+        push()
+    assert [(method, arguments) for method, arguments, _ in api.calls] == [
+        ("tag", ("x:1", "127.0.0.1:2/y", "1")),
+        ("push", ("127.0.0.1:2/y", "1")),
+        ("remove_image", ("127.0.0.1:2/y:1",)),
+    ]
+
+
+def test_layers_of_an_image_by_their_size() -> None:
+    steps = [{"Size": 3}, {"Size": 0}, {"Size": 2}]
+    assert make_engine(SdkApi(history=steps)).list_layer_sizes("x") == [3, 0, 2]
 
 
 def test_published_ports_have_their_container() -> None:
