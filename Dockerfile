@@ -1,4 +1,5 @@
-# p8s: a complete Kubernetes in one container. Stages: go → one for each component → python, pause, os → facts → seed → node.
+# p8s: a complete Kubernetes in one container. Stages: go → one for each component → python, pause, os → facts → seed →
+# node → latest, and full, which has every add-on.
 # Everything but the base image comes from package registries: Go modules, Debian's packages, PyPI.
 # `make image` passes the arguments and, behind a TLS-inspecting proxy, the host's CA bundle (secret `ca`).
 ARG BASE_IMAGE=debian:trixie-slim
@@ -84,6 +85,54 @@ RUN --mount=type=cache,id=p8s-gomod,target=/go/pkg/mod \
       -o /out/opt/cni/bin/ tool && \
     echo $version > /out/versions/cni
 
+# --- add-ons: a binary of each, which its pods find in the node's /usr. What is not in /out/usr/local/bin is manifests.
+# Less than half of upstream's 43 MB: the sources are vendored to be cut; see the .sed files.
+FROM go AS storage
+COPY image/components/settle.go image/components/storage/ ./
+RUN --mount=type=cache,id=p8s-gomod,target=/go/pkg/mod \
+    --mount=type=cache,id=p8s-gobuild,target=/root/.cache/go-build \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    upstream=github.com/rancher/local-path-provisioner && go mod vendor && \
+    sed -f cut.sed vendor/$upstream/provisioner.go > provisioner.go && \
+    (cd vendor/k8s.io/client-go && sed -i -f /src/client-go.sed kubernetes/clientset.go kubernetes/scheme/register.go \
+      informers/factory.go informers/generic.go tools/leaderelection/resourcelock/interface.go) && \
+    go build -ldflags '-s -w' -o /out/usr/local/bin/local-path-provisioner . && \
+    mkdir -p /out/versions && go list -m -f '{{.Version}}' $upstream > /out/versions/local-path-provisioner
+
+FROM go AS metrics
+COPY image/components/metrics/ ./
+RUN --mount=type=cache,id=p8s-gomod,target=/go/pkg/mod \
+    --mount=type=cache,id=p8s-gobuild,target=/root/.cache/go-build \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    version=$(go list -m -f '{{.Version}}' sigs.k8s.io/metrics-server) && \
+    go build -ldflags "-s -w -X k8s.io/client-go/pkg/version.gitVersion=$version" \
+      -o /out/usr/local/bin/metrics-server sigs.k8s.io/metrics-server/cmd/metrics-server && \
+    mkdir -p /out/versions && echo $version > /out/versions/metrics-server
+
+FROM go AS ingress
+COPY image/components/ingress/ ./
+RUN --mount=type=cache,id=p8s-gomod,target=/go/pkg/mod \
+    --mount=type=cache,id=p8s-gobuild,target=/root/.cache/go-build \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    version=$(go list -m -f '{{.Version}}' github.com/traefik/traefik/v3) && \
+    own=github.com/traefik/traefik/v3/pkg/version && \
+    date=$(go list -m -f '{{.Time.Format "2006-01-02T15:04:05Z07:00"}}' github.com/traefik/traefik/v3) && \
+    go build -ldflags "-s -w -X $own.Version=${version#v} -X $own.BuildDate=$date" \
+      -o /out/usr/local/bin/traefik github.com/traefik/traefik/v3/cmd/traefik && \
+    crds=$(go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/standard && \
+    mkdir -p /out/usr/share/p8s/add-ons/ingress /out/versions && \
+    for crd in $crds/*.yaml; do echo ---; cat $crd; done > /out/usr/share/p8s/add-ons/ingress/10-crds.yaml && \
+    echo $version > /out/versions/traefik
+
+FROM go AS registry
+COPY image/components/settle.go image/components/registry/ ./
+RUN --mount=type=cache,id=p8s-gomod,target=/go/pkg/mod \
+    --mount=type=cache,id=p8s-gobuild,target=/root/.cache/go-build \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    go build -ldflags '-s -w' -o /out/usr/local/bin/registry . && \
+    mkdir -p /out/versions && go list -m -f '{{.Version}}' github.com/distribution/distribution/v3 \
+      > /out/versions/registry
+
 # --- python: PyPI's packages by their hashes, compiled; pip goes no further.
 FROM ${BASE_IMAGE} AS python
 RUN --mount=type=cache,id=p8s-apt,target=/var/cache/apt,sharing=locked \
@@ -130,6 +179,7 @@ RUN --mount=type=bind,from=kubernetes,source=/out/versions,target=/versions/kube
     --mount=type=bind,from=containerd,source=/out/versions,target=/versions/containerd \
     --mount=type=bind,from=coredns,source=/out/versions,target=/versions/coredns \
     --mount=type=bind,from=cni,source=/out/versions,target=/versions/cni \
+    --mount=type=bind,from=storage,source=/out/versions,target=/versions/storage \
     mkdir /versions/os && dpkg-query -W -f '${source:Upstream-Version}\n' crun > /versions/os/crun && \
     python3 /src/write_versions.py /facts/versions.json /versions/*
 RUN --mount=type=bind,from=pause,source=/pause,target=/pause \
@@ -143,7 +193,8 @@ COPY --from=etcd /out/usr /usr
 COPY --from=python /out/usr /usr
 COPY --from=facts /facts /usr/share/p8s
 WORKDIR /usr/local/lib/python3.13/dist-packages/p8s_supervisor
-COPY p8s_supervisor/manifests/ manifests/
+COPY p8s_supervisor/manifests/static-pods/ manifests/static-pods/
+COPY p8s_supervisor/manifests/system/ manifests/system/
 COPY p8s_supervisor/__init__.py p8s_supervisor/audit.py p8s_supervisor/commands.py p8s_supervisor/component_files.py \
      p8s_supervisor/components.py p8s_supervisor/credentials.py \
      p8s_supervisor/dns.py p8s_supervisor/errors.py p8s_supervisor/etcd.py p8s_supervisor/files.py \
@@ -164,6 +215,7 @@ COPY --from=etcd /out/usr /usr
 COPY --from=containerd /out/usr /usr
 COPY --from=coredns /out/usr /usr
 COPY --from=cni /out/opt /opt
+COPY --from=storage /out/usr /usr
 COPY --from=python /out/usr /usr
 COPY --from=facts /facts /usr/share/p8s
 COPY --from=seed /seed.json /usr/share/p8s/
@@ -189,3 +241,19 @@ LABEL org.opencontainers.image.title=p8s \
       org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$REVISION \
       org.opencontainers.image.created=$CREATED
+
+# --- full: with every add-on.
+FROM facts AS full-facts
+RUN --mount=type=bind,from=metrics,source=/out/versions,target=/versions/metrics \
+    --mount=type=bind,from=ingress,source=/out/versions,target=/versions/ingress \
+    --mount=type=bind,from=registry,source=/out/versions,target=/versions/registry \
+    python3 /src/write_versions.py /facts/versions.json /versions/metrics /versions/ingress /versions/registry
+
+FROM node AS full
+COPY --from=metrics /out/usr /usr
+COPY --from=ingress /out/usr /usr
+COPY --from=registry /out/usr /usr
+COPY --from=full-facts /facts/versions.json /usr/share/p8s/
+
+# --- latest: what is built unless another target is asked for.
+FROM node AS latest

@@ -6,7 +6,7 @@ KUBERNETES ?= $(lastword $(MINORS))
 IMAGE ?= $(call tag,$(KUBERNETES))
 export IMAGE KUBERNETES
 PYTHON = .venv/bin/python
-.PHONY: help engine image image-full up down check test test-faults test-minors conformance soak bench bench-addons bench-peers lock bump outdated clean
+.PHONY: help engine image image-full up down check test test-faults test-minors conformance soak bench bench-addons bench-edits bench-peers lock bump outdated clean
 .DEFAULT_GOAL = help
 
 help: ## this list
@@ -56,6 +56,9 @@ bench: image .venv/ready ## N (7) starts, stops and restarts, measured; STARTS=5
 
 bench-addons: image-full .venv/ready ## N (3) times each add-on: seconds until usable, memory, size; docs/addons.md has a run
 	$(PYTHON) -m tests.bench.addons $(if $(N),--runs=$(N))
+
+bench-edits: image-full .venv/ready ## N (7) edits, each to a new pod: by docker push and by p8s load
+	$(PYTHON) -m tests.bench.edits $(if $(N),--runs=$(N))
 
 bench-peers: image .venv/ready ## N (3) starts and 100 pods in turns with kubeadm, and kind, k3d, minikube where installed
 	$(PYTHON) -m tests.bench.peers $(if $(N),--runs=$(N))

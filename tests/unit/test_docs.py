@@ -29,10 +29,10 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 # Not into what another command gives, as in $(…).
+# Not into what another command gives, as in $(…).
 COMMAND = re.compile(r"(?:^|[\s\"'`(;&|:])p8s ([a-z]+)((?: (?:[^;&|>#`\n$]|\$(?!\())*)?)")
 # After these words "p8s" is an image, a container or a package, and no command.
-NOT_A_# Not into what another command gives, as in $(…).
-COMMAND = re.compile(r"docker [^;&|\n]*\bp8s |pip install|FROM p8s")
+NOT_A_COMMAND = re.compile(r"docker [^;&|\n]*\bp8s |pip install|FROM p8s")
 
 # Every option, endpoint and metric of pupernetes, and the parts that clean and drain knew.
 PUPERNETES = """

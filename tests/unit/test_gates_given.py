@@ -30,7 +30,9 @@ def write_pod_log(run: context.Context, name: str, uid: str, attempt: int, text:
     file.write_text(text)
 
 
-def test_the_ends_of_a_system_pod_count_where_the_user_configures_it(tmp_path: pathlib.Path) -> None:
+def test_the_ends_of_a_system_pod_count_where_the_user_configures_it(
+    tmp_path: pathlib.Path,
+) -> None:
     assert gates.list_watched(make_context(tmp_path)) == probes.STATIC_PODS
     run = make_context(tmp_path, "--extra-config=kube-proxy.x=1", Corefile=".:53 {}")
     assert gates.list_watched(run) == (*probes.STATIC_PODS, "kube-proxy", "coredns")

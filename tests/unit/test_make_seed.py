@@ -25,7 +25,9 @@ from tests import fakes
         pytest.param("configmaps/kube-system/coredns", True, id="a ConfigMap"),
         pytest.param("configmaps/kube-public/cluster-info", True, id="a ConfigMap of all"),
         pytest.param("services/specs/default/kubernetes", True, id="the apiserver's service"),
-        pytest.param("services/endpoints/kube-system/kube-dns", True, id="endpoints of a system pod"),
+        pytest.param(
+            "services/endpoints/kube-system/kube-dns", True, id="endpoints of a system pod"
+        ),
         pytest.param("endpointslices/kube-system/kube-dns-x1", True, id="a slice of a system pod"),
         pytest.param("ranges/serviceips", True, id="the addresses in use"),
         pytest.param("clustertrustbundles/x", False, id="a trust bundle"),
