@@ -11,6 +11,8 @@ import signal
 import time
 
 SHIM = "containerd-shim"  # /proc cuts a process' name after 15 bytes
+# A child of a shim too: ended while it deletes a container, it leaves that frozen (cgroup v1).
+RUNTIME = "crun"
 # Source: pkg/kubelet/cm/pod_container_manager_linux.go, podContainerNamePrefix (cgroupfs driver).
 _POD_CGROUP = re.compile(r"/kubepods/(?:\w+/)?pod([-0-9a-f]+)/")
 
@@ -59,7 +61,7 @@ def first_processes(proc: pathlib.Path = pathlib.Path("/proc")) -> list[Containe
     return [
         Container(pid, name, _pod_uid(proc / str(pid)))
         for pid, (name, parent) in alive.items()
-        if parent in shims and not name.startswith(SHIM)
+        if parent in shims and name != RUNTIME and not name.startswith(SHIM)
     ]
 
 

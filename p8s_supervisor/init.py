@@ -7,6 +7,7 @@ SIGTERM goes to the sidecar, which stops the cluster in order, rather than to ev
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import ctypes
 import json
 import os
@@ -162,6 +163,20 @@ def delegate_controllers() -> None:
             continue  # it has ended meanwhile
     controllers = (CGROUPS / "cgroup.controllers").read_text().split()
     (CGROUPS / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
+
+
+def thaw_cgroups() -> None:
+    """cgroup v1: let go what is frozen, or the container never ends: SIGKILL waits for a thaw there.
+
+    A runtime that is ended while it deletes a container leaves it so.
+    """
+    for state in (CGROUPS / "freezer/kubepods").rglob("freezer.state"):
+        if state.read_text().strip() == "THAWED":
+            continue
+        for pid in (state.parent / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        state.write_text("THAWED")
 
 
 def remove_cgroups() -> None:
@@ -340,6 +355,7 @@ def main() -> typing.NoReturn:
         os.environ.pop(name, None)
         os.environ.pop(name.upper(), None)
     code = run_supervisord()
+    thaw_cgroups()
     remove_cgroups()
     sys.exit(code)
 

@@ -25,6 +25,7 @@ from p8s_supervisor import (
     paths,
     ports,
     processes,
+    ranges,
     settings,
     shutdown,
     status,
@@ -81,8 +82,10 @@ def read_token(places: paths.Paths) -> str:
 def make_context() -> context.Context:
     """Wire everything that the flows need."""
     places = paths.Paths()
-    loaded = settings.from_json(places.settings.read_text())
-    given = json.loads(places.given_files.read_text())
+    facts = node.find_facts()
+    given = settings.from_json(places.settings.read_text())
+    loaded = ranges.choose(given, facts.networks, places.cluster_record)
+    files_given = json.loads(places.given_files.read_text())
     journal = events.Journal()
     timeline = status.Timeline(origin=status.container_start(), listener=journal.record)
     story = logs.Story(places.logs / "sidecar.log")
@@ -95,7 +98,7 @@ def make_context() -> context.Context:
         story.add(told)
 
     return context.Context(
-        plan=components.Plan(loaded.settings, node.find_facts(), places, given),
+        plan=components.Plan(loaded.settings, facts, places, files_given),
         loaded=loaded,
         supervisor=processes.Supervisord(places.supervisor_socket),
         timeline=timeline,

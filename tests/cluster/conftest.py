@@ -10,16 +10,40 @@ import pytest
 from tests.cluster import nodes
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the mark `turn`."""
+    config.addinivalue_line(
+        "markers",
+        "turn(number): before all other tests (-1), or after them (1): what has to pass meanwhile "
+        "is not waited for",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts tests with the mark `turn` where they want to be; no other changes its place."""
+
+    def turn(item: pytest.Item) -> int:
+        mark = item.get_closest_marker("turn")
+        return int(mark.args[0]) if mark else 0
+
+    items.sort(key=turn)
+
+
 @pytest.fixture(scope="session")
 def kubectl_program(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The image's kubectl: one static binary that is called by its name."""
     program = tmp_path_factory.mktemp("bin") / "kubectl"
+    copy_out("/usr/local/bin/hyperkube", program)
+    return program
+
+
+def copy_out(path: str, target: pathlib.Path) -> None:
+    """Copy a file out of the image."""
     container = nodes.docker("create", nodes.IMAGE).strip()
     try:
-        nodes.docker("cp", f"{container}:/usr/local/bin/hyperkube", str(program))
+        nodes.docker("cp", f"{container}:{path}", str(target))
     finally:
         nodes.docker("rm", "--volumes", container)
-    return program
 
 
 MakeKubectl = typing.Callable[[nodes.Node], nodes.Kubectl]

@@ -155,11 +155,13 @@ def signal(node: nodes.Node, name: str, program: str) -> None:
 
 
 def test_what_cannot_be_had_is_named_and_the_rest_is_there(guarded: nodes.Node) -> None:
-    signal(guarded, "STOP", "etcd")
+    """The last in this cluster. Nothing waits for an apiserver that refuses connections."""
+    signal(guarded, "STOP", "kubelet")  # or it would start another one
     try:
+        signal(guarded, "KILL", "kube-apiserver")
         files = fetch(guarded)
     finally:
-        signal(guarded, "CONT", "etcd")
+        signal(guarded, "CONT", "kubelet")
     assert b"objects: Secrets could not be listed, to hide them: " in files["errors.txt"]
     assert files["logs/kubelet.log"]
     assert b"table ip p8s" in files["node/nftables.txt"]

@@ -26,6 +26,7 @@ from p8s_supervisor.host import clusters
 from tests.cluster import host, nodes
 
 PROGRAM = str(pathlib.Path(sys.executable).with_name("p8s"))
+TOKEN = "0123456789abcdef"
 USERS_OWN = (
     "apiVersion: v1\nkind: Config\ncontexts: []\nclusters: []\nusers: []\ncurrent-context: ''\n"
 )
@@ -107,9 +108,10 @@ def list_left(*names: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def dev(p8s: Command) -> typing.Iterator[str]:
-    """A detached cluster, for tests that only use it."""
+    """A detached cluster with a token, which the command finds in it, for tests that only use it."""
     with named(p8s) as name:
-        p8s("run", "--detach", "--no-check", f"--name={name}", "--drain=none", P8S_VERBOSITY="2")
+        given = {"P8S_VERBOSITY": "2", "P8S_API_TOKEN": TOKEN}
+        p8s("run", "--detach", "--no-check", f"--name={name}", "--drain=none", **given)
         yield name
 
 
@@ -145,6 +147,19 @@ def test_two_clusters_side_by_side(p8s: Command, dev: str) -> None:
         assert list_left(other) == []
         names = [entry["name"] for entry in p8s.config()["contexts"]]
         assert names == [f"p8s-{dev}"]
+
+
+def test_a_token_is_found_in_the_node(p8s: Command, dev: str) -> None:
+    assert json.loads(p8s("status", f"--name={dev}", "-o", "json"))["state"] == "ready"
+    assert TOKEN not in p8s("config", f"--name={dev}")
+    url = f"http://{find_port(p8s, dev)}/status"
+    assert requests.get(url, timeout=10).status_code == 401
+
+
+def find_port(p8s: Command, name: str) -> str:
+    """Where a cluster's HTTP API is published."""
+    (entry,) = [one for one in json.loads(p8s("list", "-o", "json")) if one["name"] == name]
+    return str(entry["ports"]["http"])
 
 
 def test_where_settings_came_from(p8s: Command, dev: str) -> None:
@@ -355,10 +370,12 @@ def test_a_run_that_ends_by_itself(p8s: Command) -> None:
 
 def test_contexts_of_clusters_that_ended_by_themselves(p8s: Command) -> None:
     with named(p8s) as kept, named(p8s) as thrown:
-        p8s("run", "-d", "--no-check", f"--name={kept}", "--timeout=15s")
-        p8s("run", "-d", "--no-check", f"--name={thrown}", "--timeout=15s", "--rm")
+        p8s("run", "-d", "--no-check", f"--name={kept}")
+        p8s("run", "-d", "--no-check", f"--name={thrown}", "--rm")
         contexts = {f"p8s-{kept}", f"p8s-{thrown}"}
         assert contexts <= {entry["name"] for entry in p8s.config()["contexts"]}
+        for port in [find_port(p8s, name) for name in (kept, thrown)]:
+            requests.post(f"http://{port}/stop", timeout=10).raise_for_status()
         nodes.docker("wait", f"p8s-{kept}")
         wait.until(
             lambda: f"p8s-{thrown} is there" if list_left(thrown) else None,
@@ -385,16 +402,3 @@ def test_setup_prepares_and_starts_nothing(p8s: Command) -> None:
     missing = p8s.attempt("run", "--no-check", "--image=p8s:nowhere", "--name=nowhere", "--rm")
     assert missing.returncode == 1
     assert "make image" in missing.stderr
-
-
-def test_a_token_is_found_in_the_node(p8s: Command) -> None:
-    with named(p8s) as name:
-        token = "0123456789abcdef"
-        p8s("run", "-d", "--rm", "--no-check", f"--name={name}", P8S_API_TOKEN=token)
-        assert json.loads(p8s("status", f"--name={name}", "-o", "json"))["state"] == "ready"
-        assert token not in p8s("config", f"--name={name}")
-        (entry,) = [
-            found for found in json.loads(p8s("list", "-o", "json")) if found["name"] == name
-        ]
-        url = f"http://{entry['ports']['http']}/status"
-        assert requests.get(url, timeout=10).status_code == 401

@@ -6,7 +6,6 @@ import os
 import pathlib
 import subprocess
 
-import pytest
 import requests
 
 from tests.cluster import nodes
@@ -55,29 +54,31 @@ def volumes() -> set[str]:
     return set(nodes.docker("volume", "ls", "--quiet").split())
 
 
-@pytest.mark.parametrize("overlay", [None, "ci.yml"], ids=["default", "ci"])
-def test_up_wait_and_down(tmp_path: pathlib.Path, overlay: str | None) -> None:
+def test_up_wait_and_down_with_the_overlay_for_ci(tmp_path: pathlib.Path) -> None:
+    """Without it, and what `down` keeps then, is in tests/faults/test_compose.py."""
     dependent = tmp_path / "dependent.yml"
     dependent.write_text(DEPENDENT)
-    files: tuple[pathlib.Path, ...] = (ROOT / "docker-compose.yml", dependent)
-    if overlay:
-        files = (*files, ROOT / "compose" / overlay)
+    files = (ROOT / "docker-compose.yml", dependent, ROOT / "compose/ci.yml")
     project = nodes.unique("p8s-test")
     ports = http, api = nodes.free_port(), nodes.free_port()
 
     def run(*arguments: str) -> str:
         return compose(project, *arguments, files=files, ports=ports).stdout
 
-    before = volumes()
     try:
         run("up", "--detach", "--wait", "p8s")
+        shown = "{{range .Mounts}}{{.Name}} {{end}}"
+        mounted = set(
+            nodes.docker("inspect", f"--format={shown}", run("ps", "-q", "p8s").strip()).split()
+        )
+        assert mounted & volumes(), "its state has no name, and is a volume"
         assert requests.get(f"http://127.0.0.1:{http}/ready", timeout=5).text == "ok\n"
         kubeconfig = requests.get(f"http://127.0.0.1:{http}/kubeconfig", timeout=5).json()
         assert kubeconfig["clusters"][0]["cluster"]["server"] == f"https://127.0.0.1:{api}"
         run("up", "--detach", "dependent")
         run("wait", "dependent")
         assert "b'ok\\n'" in run("logs", "--no-log-prefix", "dependent")
-        run("down", *(["--volumes"] if overlay else []))
-        assert volumes() - before == (set() if overlay else {f"{project}_state"})
+        run("down", "--volumes")
+        assert not mounted & volumes()
     finally:
         compose(project, "down", "--volumes", "--timeout=60", files=files, ports=ports, check=False)

@@ -13,7 +13,7 @@ import typing
 import pytest
 
 from p8s_supervisor import server, wait
-from tests.cluster import doors, nodes, pods
+from tests.cluster import doors, nodes, pods, test_validation
 
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "security.md"
 TOKEN = "token-of-the-doors"
@@ -130,10 +130,13 @@ def test_users_of_the_host_are_let_in_unless_a_token_is_set(
         return done.stdout
 
     assert call(cluster, "/kubeconfig") == "200"
-    assert [call(guarded, path) for path in ("/kubeconfig", "/status")] == ["401", "401"]
+    for path in ("/kubeconfig", "/status", "/metrics"):
+        assert call(guarded, path) == "401"
+        assert call(guarded, path, "-H", "Authorization: Bearer wrong") == "401"
+        assert call(guarded, path, "-H", f"Authorization: Bearer {TOKEN}") == "200"
     assert call(guarded, "/stop", "-X", "POST") == "401"
     assert call(guarded, "/ready") == "200"
-    assert call(guarded, "/kubeconfig", "-H", f"Authorization: Bearer {TOKEN}") == "200"
+    assert TOKEN not in guarded.logs()
 
 
 # Makes 127.0.0.1 lead to a neighbour. With route_localnet, which the way to docker's resolver needs,
@@ -252,3 +255,20 @@ def test_a_ready_cluster_is_not_harmed_by_any_of_this(
     for node in (cluster, guarded):
         assert node.get("/ready").status_code == 200
         assert "Traceback" not in node.logs()
+
+
+def test_a_job_finds_the_cluster_ready_and_ends_the_run(
+    guarded: nodes.Node, kubectl_program: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Whoever has the token may, from a pod too. The last test of `guarded`."""
+    config = tmp_path / "kubeconfig"
+    config.write_text(guarded.get("/kubeconfig", Authorization=f"Bearer {TOKEN}").text)
+    kubectl = nodes.Kubectl(kubectl_program, config)
+    kubectl("create", "namespace", "validation")
+    secret = ("secret", "generic", "p8s", f"--from-literal=token={TOKEN}")
+    kubectl("--namespace=validation", "create", *secret)
+    kubectl("apply", f"--filename={test_validation.MANIFEST}")
+    assert guarded.wait(seconds=90) == 0, guarded.logs()
+    log = guarded.logs()
+    assert "stop: POST /stop from 192.168.253." in log
+    assert log.rstrip().endswith("stopped")

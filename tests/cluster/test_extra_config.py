@@ -285,8 +285,19 @@ def test_services_in_both_modes_and_a_restart_takes_what_is_given_then(given: Gi
     kubectl.await_ready("pod/client", "pod/web")
     assert kubectl(*fetch).startswith("web ")
     assert resolve(given, "corp.example") == "203.0.113.10"
+    wait.until(lambda: find_waiting(kubectl), awaited="every pod to run", seconds=60, interval=0.2)
     # The archive has been loaded, and is as it was.
     assert given.node.logs().count("images: loaded ") == 1
+
+
+def find_waiting(kubectl: nodes.Kubectl) -> str | None:
+    """The pods that do not run, of the system and of the user's; None where all do."""
+    waiting = [
+        f"{pod['metadata']['name']}: {pod['status']['phase']}"
+        for pod in kubectl.get("pods", "--all-namespaces")["items"]
+        if pod["status"]["phase"] != "Running"
+    ]
+    return ", ".join(waiting) or None
 
 
 def test_a_networkpolicy_is_taken_with_a_warning(admin: nodes.Kubectl, namespace: str) -> None:

@@ -1,8 +1,7 @@
-"""What a user asks of a running cluster: its events, logs, the add-ons again, an empty namespace."""
+"""What a user asks of a running cluster: its events, logs, the manifests again, an empty namespace."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 import typing
@@ -10,7 +9,7 @@ import typing
 import pytest
 import requests
 
-from p8s_supervisor import logs, report, reset, wait
+from p8s_supervisor import logs, report, reset
 from tests.cluster import nodes, pods
 
 # A reset waits for pods; with a second's grace each it takes a few.
@@ -81,23 +80,6 @@ def read_events(cluster: nodes.Node, *, after: int = 0) -> list[Event]:
     return list(parse_events(answer.text.splitlines()))
 
 
-def await_event(cluster: nodes.Node, kind: str, *words: str, after: int = 0) -> Event:
-    """Wait for an event whose message has all the words."""
-    found: list[Event] = []
-
-    def look() -> str | None:
-        seen = read_events(cluster, after=after)
-        found.extend(
-            event
-            for event in seen
-            if event.kind == kind and all(word in event.data["message"] for word in words)
-        )
-        return None if found else f"there are only {seen}"
-
-    wait.until(look, awaited=f"a {kind} with {words}", seconds=30, interval=0.2)
-    return found[0]
-
-
 def last_id(cluster: nodes.Node) -> int:
     return read_events(cluster)[-1].id
 
@@ -139,42 +121,6 @@ def test_a_warning_of_kubernetes_comes_to_who_follows(
     assert told.data["reason"] == "ErrImageNeverPull"
 
 
-@pytest.fixture(scope="module")
-def harmed() -> typing.Iterator[nodes.Node]:
-    """A cluster whose components are killed, which other tests must not find restarted."""
-    with nodes.run() as node:
-        node.await_ready()
-        yield node
-
-
-def test_a_process_that_ended_is_told_as_started_again(harmed: nodes.Node) -> None:
-    before = last_id(harmed)
-    harmed.execute("sh", "-c", "kill -9 $(pidof kubelet)")
-    wait.until(
-        lambda: None if harmed.execute("pidof", "kubelet", check=False) else "there is none",
-        awaited="another kubelet",
-        seconds=30,
-    )
-    harmed.await_ready()
-    told = await_event(harmed, "restart", "kubelet", after=before)
-    assert told.data["component"] == "kubelet"
-    assert told.data["restarts"] >= 1
-
-
-def test_the_stop_is_told_with_its_reason() -> None:
-    with contextlib.ExitStack() as stack:
-        node = stack.enter_context(nodes.run())
-        node.await_ready()
-        answer = stack.enter_context(requests.get(node.url("/events"), stream=True, timeout=30))
-        events = parse_events(answer.iter_lines(chunk_size=1, decode_unicode=True))
-        next(event for event in events if event.kind == "ready")
-        assert node.post("/stop").status_code == 202
-        told = next(event for event in events if event.kind == "stop")
-        assert told.data["reason"].startswith("POST /stop from ")
-        # A client that follows does not keep the container from ending.
-        assert node.wait(seconds=30) == 0
-
-
 # --- logs
 
 
@@ -206,24 +152,6 @@ def test_no_other_file_is_shown(cluster: nodes.Node, component: str) -> None:
     answer = cluster.get(f"/logs/{component}")
     assert answer.status_code == 404
     assert "root:" not in answer.text
-
-
-def test_a_log_is_followed_over_a_restart_of_its_component(harmed: nodes.Node) -> None:
-    before = last_id(harmed)
-    address = harmed.url("/logs/kube-scheduler?follow=true&tail=0")
-    with requests.get(address, stream=True, timeout=30) as answer:
-        harmed.execute("sh", "-c", "kill $(pidof kube-scheduler)")
-        seen = []
-        for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
-            seen.append(line)
-            if "successfully acquired lease" in line or "Caches are synced" in line:
-                break
-    # What the old one said at its end, and the first thing that the new one says.
-    assert any("Stopped listening on" in line for line in seen)
-    assert any("FLAG: " in line for line in seen)
-    told = await_event(harmed, "restart", "kube-scheduler", after=before)
-    assert told.data["kind"] == "pod"
-    harmed.await_ready()
 
 
 def test_clients_that_leave_make_room_for_others(cluster: nodes.Node) -> None:

@@ -1,4 +1,4 @@
-"""Images that are streamed into the node, on the real image."""
+"""Images that are streamed into the node; into one whose disk is full, in tests/faults/test_disk.py."""
 
 from __future__ import annotations
 
@@ -234,21 +234,6 @@ def test_what_cannot_be_loaded_is_told_and_leaves_nothing(
         "SIZE",
         "AGE",
     ]
-
-
-def test_a_full_disk_is_told_and_leaves_nothing(saved: Saved) -> None:
-    space = ("--mount", "type=tmpfs,destination=/var/lib/p8s,tmpfs-size=400m")
-    with nodes.run(options=space) as node:
-        node.await_ready()
-        before = list_images(node)
-        node.execute("sh", "-c", "head -c 10G /dev/zero > /var/lib/p8s/filler || true")
-        answer = load(node, saved.content)
-        assert answer.status_code == 507, answer.text
-        assert "the disk is full" in answer.json()["detail"]
-        node.execute("rm", "/var/lib/p8s/filler")
-        after = list_images(node)
-        assert after["images"] == before["images"]
-        assert set(after["blobs"]) <= set(before["blobs"])
 
 
 def test_the_archive_is_read_as_it_comes(

@@ -141,9 +141,3 @@ def test_what_can_be_applied_is_and_the_rest_is_named_until_it_is_right(
         kubectl("delete", "configmap", "found")
         assert "ConfigMap found" in node.post("/apply").json()["applied"]
         assert kubectl.get("configmap", "found")["kind"] == "ConfigMap"
-
-
-def test_a_directory_that_a_setting_names_and_that_is_not_there_is_told() -> None:
-    with nodes.run("--manifests=/srv/none") as node:
-        await_degraded(node)
-        assert missing(node) == {"manifests/.": "/srv/none: there is no such directory in the node"}

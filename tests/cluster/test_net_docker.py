@@ -12,14 +12,14 @@ import typing
 import pytest
 import requests
 
-from p8s_supervisor import wait
+from p8s_supervisor import ranges, wait
 from tests.cluster import conftest, nodes, pods, talk
 
 MTU = 1400
 NODE_PORT = 30080
 RANGES = (
-    "--pod-cidr=192.168.253.0/24,fd42:253::/64",
-    "--service-cidr=192.168.254.0/24,fd42:254::/112",
+    "--pod-cidr=10.244.253.0/24,fd42:253::/64",
+    "--service-cidr=10.244.254.0/24,fd42:254::/112",
 )
 TRANSFER_BYTES = 30 << 20
 # Docker's resolver gives up on one that is silent after 4 s, coredns on docker's after 5 s.
@@ -37,7 +37,7 @@ def ask(name, seconds):
     labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + bytes(1)
     asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     asking.settimeout(seconds)
-    asking.connect(("192.168.254.2", 53))
+    asking.connect(("10.244.254.2", 53))
     asking.send(struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + labels + struct.pack(">HH", 1, 1))
     code = asking.recv(4096)[3] & 15
     return code, time.monotonic() - begun
@@ -116,7 +116,7 @@ def net(make_kubectl: conftest.MakeKubectl) -> typing.Iterator[Net]:
         run_container(network, talk.SERVE_DNS) as resolver,
         run_container(network, talk.SERVE, "neighbour") as neighbour,
         nodes.run(
-            *(RANGES if IPV6.exists() else ()),
+            *(each if IPV6.exists() else each.partition(",")[0] for each in RANGES),
             options=[
                 f"--network={network}",
                 f"--dns={read_addresses(resolver)[0]}",
@@ -233,9 +233,9 @@ def test_pods_services_and_the_node_have_two_addresses(net: Net) -> None:
         one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP"
     ]
     assert internal == list(net.addresses)
-    assert node["spec"]["podCIDRs"] == ["192.168.253.0/24", "fd42:253::/64"]
+    assert node["spec"]["podCIDRs"] == ["10.244.253.0/24", "fd42:253::/64"]
     [own, second] = [one["ip"] for one in net.kubectl.get("pod", "client")["status"]["podIPs"]]
-    assert own.startswith("192.168.253.")
+    assert own.startswith("10.244.253.")
     assert second.startswith("fd42:253::")
     cluster_ips = net.kubectl.get("service", "web")["spec"]["clusterIPs"]
     for address, caller in zip(cluster_ips, (own, second), strict=True):
@@ -289,3 +289,15 @@ def test_an_upstream_that_is_silent_takes_no_name_of_the_cluster_with_it(net: Ne
         interval=0.2,
     )
     print(f"names outside were back after {time.monotonic() - begun:.1f} s")
+
+
+def test_a_network_that_has_the_usual_ranges_and_another_one_later() -> None:
+    """docker itself comes to such a one, after some thirty networks."""
+    services, own = ranges.OTHERS[0]
+    with nodes.network("--subnet=192.168.252.0/22") as network, nodes.volume() as volume:
+        for where in (network, "bridge"):
+            options = [f"--network={where}", f"--volume={volume}:/var/lib/p8s"]
+            with nodes.run(options=options) as node:
+                node.await_ready()
+                found = node.status()["addresses"]
+                assert (found["service_cidr"], found["pod_cidr"]) == (services, own)

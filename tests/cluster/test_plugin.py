@@ -91,12 +91,10 @@ def import_image(name: str) -> None:
     subprocess.run(command, input=layer.getvalue(), capture_output=True, check=True)
 
 
-@pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["one process", "xdist"])
-def test_the_example_passes_on_one_cluster_and_leaves_nothing(
-    sessions: pathlib.Path, workers: list[str]
-) -> None:
+def test_the_example_passes_on_one_cluster_and_leaves_nothing(sessions: pathlib.Path) -> None:
+    """With workers, who share it; one process is the first case of the next test."""
     since, before = engine_time(), clusters()
-    told = run(str(EXAMPLE), *workers)
+    told = run(str(EXAMPLE), "-n2")
     assert "4 passed" in told, told
     ((container, _),) = list_started(since)
     (volume,) = list_volumes(since, container)
@@ -105,15 +103,21 @@ def test_the_example_passes_on_one_cluster_and_leaves_nothing(
     assert list(sessions.glob("p8s-pytest-*")) == []
 
 
-@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
+@pytest.mark.parametrize(
+    ("workers", "kill"),
+    [
+        pytest.param([], signal.SIGINT, id="Ctrl-C"),
+        pytest.param(["-n1"], signal.SIGKILL, id="killed"),
+    ],
+)
 def test_an_interrupted_session_leaves_nothing(
-    sessions: pathlib.Path, tmp_path: pathlib.Path, kill: signal.Signals
+    sessions: pathlib.Path, tmp_path: pathlib.Path, workers: list[str], kill: signal.Signals
 ) -> None:
     before = clusters()
     test = tmp_path / "test_long.py"
     test.write_text("import time\ndef test_it(p8s_namespace): time.sleep(120)")
     with subprocess.Popen(
-        command(str(test), "-n1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(str(test), *workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         wait.until(
             lambda: None if clusters() - before else "no container", awaited="a start", seconds=60

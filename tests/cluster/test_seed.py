@@ -131,23 +131,6 @@ def phase_seconds(node: nodes.Node, name: str) -> float:
     return float(phases[name])
 
 
-def test_two_clusters_have_no_uid_in_common(
-    cluster: nodes.Node, make_kubectl: conftest.MakeKubectl
-) -> None:
-    with nodes.run() as other:
-        other.await_ready()
-        kinds = "namespaces,serviceaccounts,clusterroles,pods,deployments,nodes"
-        uids = [
-            {
-                item["metadata"]["uid"]
-                for item in make_kubectl(node).get(kinds, "--all-namespaces")["items"]
-            }
-            for node in (cluster, other)
-        ]
-    assert len(uids[0]) > 100
-    assert uids[0] & uids[1] == set()
-
-
 def test_the_seed_holds_no_key_and_no_certificate(cluster: nodes.Node) -> None:
     script = """
 import base64, json

@@ -19,6 +19,7 @@ SETTINGS = (
     "--api-port=7443",
     "--http-port=9898",
     "--extra-sans=kube.example.org,203.0.113.7",
+    "--etcd-fsync=never",
     "--verbosity=2",
     "--status-interval=1s",
 )
@@ -121,46 +122,28 @@ def test_a_line_now_and_then_on_what_is_running(knot: nodes.Node, kubectl: nodes
     assert "running: 7 of 7 pods ready in 2 namespaces" in knot.logs()
 
 
-def test_a_token_that_is_set_is_needed() -> None:
-    word = "swordfish-swordfish"
-    with nodes.run(options=[f"--env=P8S_API_TOKEN={word}"]) as node:
-        node.await_ready()
-        for path in ("/status", "/metrics", "/kubeconfig"):
-            assert node.get(path).status_code == 401
-            assert node.get(path, Authorization="Bearer wrong").status_code == 401
-            assert node.get(path, Authorization=f"Bearer {word}").status_code == 200
-        assert node.post("/stop").status_code == 401
-        assert word not in node.logs()
-        assert node.post("/stop", Authorization=f"Bearer {word}").status_code == 202
-        assert node.wait() == 0
-
-
-@pytest.mark.parametrize("fsync", ["always", "never"])
-def test_what_was_acknowledged_survives_a_kill(
-    fsync: str, make_kubectl: conftest.MakeKubectl
+def test_what_was_acknowledged_survives_a_kill_without_fsync(
+    knot: nodes.Node, kubectl: nodes.Kubectl
 ) -> None:
-    with nodes.run(f"--etcd-fsync={fsync}") as node:
-        node.await_ready()
-        asked_not_to = "--unsafe-no-fsync" in node.execute("cat", "/run/p8s/commands/etcd")
-        assert asked_not_to == (fsync == "never")
-        kubectl = make_kubectl(node)
-        written = {f"written-{index}": secrets.token_hex(500) for index in range(50)}
-        kubectl.apply(
-            *(
-                {
-                    "apiVersion": "v1",
-                    "kind": "ConfigMap",
-                    "metadata": {"name": name},
-                    "data": {"value": value},
-                }
-                for name, value in written.items()
-            )
+    """With it, which is the default, tests/faults/test_container.py kills while a client writes."""
+    assert "--unsafe-no-fsync" in knot.execute("cat", "/run/p8s/commands/etcd")
+    written = {f"written-{index}": secrets.token_hex(500) for index in range(50)}
+    kubectl.apply(
+        *(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": name},
+                "data": {"value": value},
+            }
+            for name, value in written.items()
         )
-        nodes.docker("kill", "--signal=KILL", node.name)
-        nodes.docker("start", node.name)
-        node.await_ready()
-        found = {
-            item["metadata"]["name"]: item["data"].get("value")
-            for item in kubectl.get("configmaps")["items"]
-        }
-        assert {name: found.get(name) for name in written} == written
+    )
+    nodes.docker("kill", "--signal=KILL", knot.name)
+    nodes.docker("start", knot.name)
+    knot.await_ready()
+    found = {
+        item["metadata"]["name"]: item["data"].get("value")
+        for item in kubectl.get("configmaps")["items"]
+    }
+    assert {name: found.get(name) for name in written} == written

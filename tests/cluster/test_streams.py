@@ -20,10 +20,10 @@ from p8s_supervisor import wait
 from tests.cluster import conftest, nodes, pods, talk
 
 MIB = 1 << 20
-SIZE = 200 * MIB
+SIZE = 64 * MIB
 # What is attached to is written to the pod's log too.
-ATTACHED = 40 * MIB
-COPIED = 60 * MIB
+ATTACHED = 16 * MIB
+COPIED = 24 * MIB
 SECONDS = 120.0
 
 # Sends back what it gets, connection by connection.
@@ -111,7 +111,7 @@ def test_exec_both_ways(kubectl: nodes.Kubectl, data: Data) -> None:
 
 def test_exec_of_a_command_that_ends_with_its_last_byte(kubectl: nodes.Kubectl) -> None:
     """Nothing of the end is lost, and the exit code comes after it."""
-    script = f"import sys; sys.stdout.buffer.write(bytes({50 * MIB})); sys.exit(3)"
+    script = f"import sys; sys.stdout.buffer.write(bytes({32 * MIB})); sys.exit(3)"
     with subprocess.Popen(
         kubectl.command("exec", "echo", "--", *pods.python(script)), stdout=subprocess.PIPE
     ) as process:
@@ -119,7 +119,7 @@ def test_exec_of_a_command_that_ends_with_its_last_byte(kubectl: nodes.Kubectl) 
         got = 0
         while part := process.stdout.read1(MIB):  # type: ignore[attr-defined]
             got += len(part)
-    assert (got, process.returncode) == (50 * MIB, 3)
+    assert (got, process.returncode) == (32 * MIB, 3)
 
 
 def test_attach_both_ways(kubectl: nodes.Kubectl, tmp_path: pathlib.Path) -> None:

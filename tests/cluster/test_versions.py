@@ -195,11 +195,11 @@ def read_files(volume: str) -> dict[str, str]:
     return found
 
 
-def refuse(written: Written, image: str) -> str:
+def refuse(written: Written, image: str, *settings: str, code: int = 1) -> str:
     """A start that is refused, and what its log says; the volume is as it was."""
     before = read_files(written.volume)
-    with nodes.run(image=image, options=written.options) as node:
-        assert node.wait(seconds=REFUSED_SECONDS) == 1, node.logs()
+    with nodes.run(*settings, image=image, options=written.options) as node:
+        assert node.wait(seconds=REFUSED_SECONDS) == code, node.logs()
         log = node.logs()
     assert read_files(written.volume) == before
     assert len(before) > 100
@@ -247,6 +247,11 @@ def test_the_next_minor_goes_on_with_everything(
 def find_silent(node: nodes.Node, url: str) -> str | None:
     said = node.execute(*pods.python(pods.FETCH, url), check=False)
     return None if said.startswith("web ") else f"{url} says {said!r}"
+
+
+def test_other_settings_than_the_volume_was_made_with_are_refused(written: Written) -> None:
+    log = refuse(written, nodes.IMAGE, "--pod-cidr=10.77.0.0/24", code=2)
+    assert "the cluster in this volume was made with '192.168.253.0/24'" in log
 
 
 @pytest.mark.parametrize(

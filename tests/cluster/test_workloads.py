@@ -1,16 +1,18 @@
-"""Workloads and their network, through kubectl on the host."""
+"""Workloads and their network, through kubectl on the host.
+
+Limits are in test_limits_pods.py, streams through kubectl in test_streams.py.
+"""
 
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 import typing
 
 import pytest
 import requests
 
-from tests.cluster import nodes, pods
+from tests.cluster import conftest, nodes, pods
 
 
 def fetch(admin: nodes.Kubectl, pod: str, url: str) -> str:
@@ -86,129 +88,80 @@ def test_logs_and_exec(admin: nodes.Kubectl, namespace: str) -> None:
     assert failed.returncode == 7
 
 
-def test_port_forward(admin: nodes.Kubectl, namespace: str) -> None:
-    admin.apply(pods.web_pod("web"))
-    admin.await_ready("pod/web")
-    with subprocess.Popen(
-        admin.command("port-forward", "pod/web", ":8080"), stdout=subprocess.PIPE, text=True
-    ) as forward:
-        try:
-            assert forward.stdout is not None
-            line = forward.stdout.readline()
-            port = re.search(r"127\.0\.0\.1:(\d+)", line)
-            assert port is not None, line
-            answer = requests.get(f"http://127.0.0.1:{port[1]}/", timeout=5)
-            assert answer.text.startswith("web ")
-        finally:
-            forward.terminate()
+@pytest.fixture(scope="module")
+def network(
+    cluster: nodes.Node, make_kubectl: conftest.MakeKubectl
+) -> typing.Iterator[nodes.Kubectl]:
+    """A namespace with a client, a Deployment and a pod behind Services, and a pod with a hostPort."""
+    found, name = make_kubectl(cluster), nodes.unique("test")
+    found("create", "namespace", name)
+    found("config", "set-context", "--current", f"--namespace={name}")
+    single = pods.service("single")
+    single["spec"]["type"] = "NodePort"
+    found.apply(
+        pods.sleeper("client"),
+        pods.web_deployment("web", replicas=2),
+        pods.service("web"),
+        pods.web_pod("single", ports=[{"containerPort": 8080, "hostPort": 18080}]),
+        single,
+    )
+    found("rollout", "status", "deployment/web", "--timeout=60s")
+    found.await_ready("pod/client", "pod/single")
+    for service in ("web", "single"):
+        await_service(cluster, found, service)
+    yield found
+    found("delete", "namespace", name, "--wait=false")
 
 
-def test_a_service_is_reached_by_its_name(
-    cluster: nodes.Node, admin: nodes.Kubectl, namespace: str
-) -> None:
-    admin.apply(pods.web_deployment("web", replicas=2), pods.service("web"), pods.sleeper("client"))
-    admin("rollout", "status", "deployment/web", "--timeout=60s")
-    admin.await_ready("pod/client")
-    await_service(cluster, admin, "web")
+def read_namespace(kubectl: nodes.Kubectl) -> str:
+    return str(kubectl.get("pod", "client")["metadata"]["namespace"])
+
+
+def test_a_service_is_reached_by_its_name(network: nodes.Kubectl) -> None:
+    namespace = read_namespace(network)
     for name in ("web", f"web.{namespace}", f"web.{namespace}.svc.cluster.local"):
-        assert fetch(admin, "client", f"http://{name}/").startswith("web ")
-    client = admin.get("pod", "client")["status"]["podIP"]
-    assert fetch(admin, "client", "http://web/") == f"web {client}", "the source address is kept"
-    service = admin.get("service", "web")["spec"]["clusterIP"]
+        assert fetch(network, "client", f"http://{name}/").startswith("web ")
+    client = network.get("pod", "client")["status"]["podIP"]
+    assert fetch(network, "client", "http://web/") == f"web {client}", "the source address is kept"
+    service = network.get("service", "web")["spec"]["clusterIP"]
     assert service.startswith("192.168.254.")
     assert client.startswith("192.168.253.")
 
 
-def test_both_endpoints_of_a_service_are_used(
-    cluster: nodes.Node, admin: nodes.Kubectl, namespace: str
-) -> None:
-    for name in ("one", "two"):
-        web = pods.web_pod(name)
-        web["metadata"]["labels"] = {"app": "both"}
-        admin.apply(web)
-    admin.apply(pods.service("both"), pods.sleeper("client"))
-    admin.await_ready("pod/one", "pod/two", "pod/client")
-    await_service(cluster, admin, "both")
-    # 30 connections, each to one of two: both are seen but for one time in half a billion.
-    script = f"for i in $(seq 30); do python3 -c '{pods.FETCH}' http://both/; done"
-    answers = admin("exec", "client", "--", "sh", "-c", script).split()[::2]
-    assert set(answers) == {"one", "two"}
-
-
-def test_hairpin_a_pod_reaches_itself_through_its_service(
-    cluster: nodes.Node, admin: nodes.Kubectl, namespace: str
-) -> None:
-    admin.apply(pods.web_pod("web"), pods.service("web"))
-    admin.await_ready("pod/web")
-    await_service(cluster, admin, "web")
+def test_hairpin_a_pod_reaches_itself_through_its_service(network: nodes.Kubectl) -> None:
     # Not by its short name: that is the pod's own in its /etc/hosts.
-    assert fetch(admin, "web", f"http://web.{namespace}/").startswith("web ")
+    url = f"http://single.{read_namespace(network)}/"
+    assert fetch(network, "single", url).startswith("single ")
 
 
-def test_host_port_on_the_node(cluster: nodes.Node, admin: nodes.Kubectl, namespace: str) -> None:
-    ports = [{"containerPort": 8080, "hostPort": 18080}]
-    admin.apply(pods.web_pod("web", ports=ports), pods.sleeper("client"))
-    admin.await_ready("pod/web", "pod/client")
+def test_host_port_on_the_node(cluster: nodes.Node, network: nodes.Kubectl) -> None:
     url = f"http://{cluster.address}:18080/"
-    assert requests.get(url, timeout=5).text.startswith("web "), "from the host"
-    assert fetch(admin, "client", url).startswith("web "), "from another pod"
-    assert fetch(admin, "web", url).startswith("web "), "from the pod itself"
+    assert requests.get(url, timeout=5).text.startswith("single "), "from the host"
+    assert fetch(network, "client", url).startswith("single "), "from another pod"
+    assert fetch(network, "single", url).startswith("single "), "from the pod itself"
 
 
-def test_node_port_on_the_node(cluster: nodes.Node, admin: nodes.Kubectl, namespace: str) -> None:
-    service = pods.service("web")
-    service["spec"]["type"] = "NodePort"
-    admin.apply(pods.web_pod("web"), service)
-    admin.await_ready("pod/web")
-    await_service(cluster, admin, "web")
-    port = admin.get("service", "web")["spec"]["ports"][0]["nodePort"]
+def test_node_port_on_the_node(cluster: nodes.Node, network: nodes.Kubectl) -> None:
+    port = network.get("service", "single")["spec"]["ports"][0]["nodePort"]
     answer = requests.get(f"http://{cluster.address}:{port}/", timeout=5)
-    assert answer.text.startswith("web ")
+    assert answer.text.startswith("single ")
 
 
-def test_an_address_of_no_service_answers_nothing(admin: nodes.Kubectl, namespace: str) -> None:
+def test_an_address_of_no_service_answers_nothing(network: nodes.Kubectl) -> None:
     """It does not leave the node: on some networks anything outside is answered by a proxy."""
-    admin.apply(pods.sleeper("client"))
-    admin.await_ready("pod/client")
-    done = admin.attempt(
+    done = network.attempt(
         "exec", "client", "--", *pods.python(pods.FETCH, "http://192.168.254.250/")
     )
     assert done.returncode == 1
     assert re.search("Connection refused|timed out", done.stderr)
 
 
-def test_names_resolve_in_pods(cluster: nodes.Node, admin: nodes.Kubectl, namespace: str) -> None:
-    admin.apply(pods.sleeper("client"))
-    admin.await_ready("pod/client")
-    assert resolve(admin, "client", "kubernetes.default") == "192.168.254.1"
-    assert resolve(admin, "client", "kube-dns.kube-system.svc.cluster.local") == "192.168.254.2"
-    script = "import socket, sys; socket.gethostbyname('no-such-name.default.svc.cluster.local')"
-    failed = admin.attempt("exec", "client", "--", *pods.python(script))
+def test_names_resolve_in_pods(network: nodes.Kubectl) -> None:
+    assert resolve(network, "client", "kubernetes.default") == "192.168.254.1"
+    assert resolve(network, "client", "kube-dns.kube-system.svc.cluster.local") == "192.168.254.2"
+    script = "import socket; socket.gethostbyname('no-such-name.default.svc.cluster.local')"
+    failed = network.attempt("exec", "client", "--", *pods.python(script))
     assert "Name or service not known" in failed.stderr, "an answer, not a time-out"
-
-
-def test_network_policies_are_accepted(admin: nodes.Kubectl, namespace: str) -> None:
-    policy: dict[str, typing.Any] = {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "nobody"},
-        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
-    }
-    admin.apply(policy)
-    assert admin.get("networkpolicy", "nobody")["spec"]["policyTypes"] == ["Ingress"]
-
-
-def test_a_memory_limit_holds(admin: nodes.Kubectl, namespace: str) -> None:
-    eater = pods.pod(
-        "eater",
-        pods.python("held = bytearray(200 << 20); print(len(held))"),
-        resources={"limits": {"memory": "64Mi", "cpu": "500m"}},
-    )
-    eater["spec"]["restartPolicy"] = "Never"
-    admin.apply(eater)
-    admin("wait", "--for=jsonpath={.status.phase}=Failed", "pod/eater", "--timeout=60s")
-    ended = admin.get("pod", "eater")["status"]["containerStatuses"][0]["state"]["terminated"]
-    assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
 
 
 def test_a_configmap_and_a_secret_are_mounted_and_follow(

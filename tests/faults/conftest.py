@@ -104,6 +104,19 @@ class Workload:
         return None
 
 
+@pytest.fixture(scope="session")
+def workload(
+    make_kubectl: MakeKubectl, tmp_path_factory: pytest.TempPathFactory
+) -> typing.Iterator[Workload]:
+    """In one cluster for all that is killed, and comes back; test_kills.py ends it."""
+    with nodes.run() as node:
+        node.await_ready()
+        folder = tmp_path_factory.mktemp("workload")
+        made = Workload(node, make_kubectl(node), nodes.unique("faults"), folder)
+        made.deploy()
+        yield made
+
+
 def started_at(node: nodes.Node) -> str:
     """When the container was started, in the engine's words: another one is another start."""
     return node.inspect("{{.State.StartedAt}}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 import typing
 
@@ -10,7 +11,7 @@ import pytest
 import requests
 
 from p8s_supervisor import wait
-from tests.cluster import nodes
+from tests.cluster import nodes, test_images, test_plugin
 from tests.faults import measure, writer
 
 if typing.TYPE_CHECKING:
@@ -99,6 +100,16 @@ def list_large(client: writer.Client) -> set[str]:
     }
 
 
+def save_image() -> bytes:
+    """An archive of a small image, which is not left in the engine."""
+    name = f"{nodes.unique('p8s-test')}:1"
+    test_plugin.import_image(name)
+    try:
+        return subprocess.run(["docker", "save", name], capture_output=True, check=True).stdout
+    finally:
+        nodes.docker("rmi", name)
+
+
 def test_a_full_disk_refuses_and_loses_nothing(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -108,9 +119,13 @@ def test_a_full_disk_refuses_and_loses_nothing(
         writing.start()
         client = connect(node, tmp_path)
         made = [client.call("POST", body=large("before"))["metadata"]["name"]]
+        archive, images = save_image(), test_images.list_images(node)
         node.execute("sh", "-c", FILL)
         assert '"disk": "no space left' in node.get("/ready").text
         assert "no space left" in node.status()["missing"]["disk"]
+        answer = test_images.load(node, archive)
+        assert answer.status_code == 507, answer.text
+        assert "the disk is full" in answer.json()["detail"]
         made += write_until_refused(client, "full")
         await_story(node, "disk: no space left", seconds=15)
         assert node.is_running()
@@ -119,6 +134,9 @@ def test_a_full_disk_refuses_and_loses_nothing(
         freed = time.monotonic()
         seconds = node.await_ready(seconds=30) - freed
         await_story(node, "disk: well again", seconds=15)
+        found = test_images.list_images(node)
+        assert found["images"] == images["images"]
+        assert set(found["blobs"]) <= set(images["blobs"])
         connect(node, tmp_path).call("POST", body=large("after"))
         writing.stop()
         assert writing.ledger.acknowledged > 0

@@ -32,7 +32,7 @@ try:
         found += 1
 except RuntimeError:
     print(found, flush=True)
-    time.sleep(5)
+    time.sleep(2)
 """
 
 

@@ -11,6 +11,7 @@ import pathlib
 import textwrap
 import time
 import typing
+from concurrent import futures
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.faults import measure
 OBJECTS = 30
 # A refused start ends the container this soon; supervisord's attempts to start what fails are 7 s.
 REFUSED_SECONDS = 20.0
+SIDE_BY_SIDE = 3
 STATE = "/var/lib/p8s"
 WAL = "etcd/member/wal/0000000000000000-0000000000000000.wal"
 BOLT = "containerd/io.containerd.metadata.v1.bolt/meta.db"
@@ -172,12 +174,36 @@ def whole() -> typing.Iterator[str]:
         yield volume
 
 
+@pytest.fixture(scope="module")
+def starts(
+    whole: str, request: pytest.FixtureRequest
+) -> typing.Iterator[dict[str, futures.Future[None]]]:
+    """Each case's start on its damaged copy, some side by side: they are refused, or pauses, mostly."""
+    asked = [
+        typing.cast("Damage", item.callspec.params["damage"])
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == "test_damage"
+    ]
+    with futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        yield {damage.name: pool.submit(start, whole, damage) for damage in asked}
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize(
     "damage",
     [damage for damage in DAMAGES if damage.often or measure.ROUNDS > 1],
     ids=lambda damage: damage.name.replace(" ", "-"),
 )
-def test_damage(whole: str, damage: Damage) -> None:
+def test_damage(starts: dict[str, futures.Future[None]], damage: Damage) -> None:
+    starts[damage.name].result()
+
+
+def start(whole: str, damage: Damage) -> None:
+    """Start on a damaged copy of a volume.
+
+    Raises:
+        AssertionError: what comes of it is not what it must be.
+    """
     with nodes.volume() as volume:
         copy = "cp -a --sparse=always /v0/. /v1/; cd /v1"
         in_volumes(f"{copy}; {damage.command}", whole, volume)

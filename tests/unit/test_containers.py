@@ -53,6 +53,8 @@ NODE = {
     32: stat(32, "sh) S (x", 30),
     33: stat(33, SHIM, 30),
     34: stat(34, "dead", 20, state="X"),
+    # Deletes a container, or has not become one yet.
+    35: stat(35, "crun", 20),
 }
 
 
@@ -67,6 +69,7 @@ def test_list_processes_leaves_out_what_has_ended(tmp_path: pathlib.Path) -> Non
         30: (SHIM, 1),
         32: ("sh) S (x", 30),
         33: (SHIM, 30),
+        35: ("crun", 20),
     }
 
 

@@ -264,6 +264,25 @@ def test_what_kubelet_made_is_removed_and_the_rest_is_kept(
 
 
 @pytest.mark.usefixtures("libc")
+def test_what_is_frozen_is_ended_and_let_go(tmp_path: pathlib.Path) -> None:
+    freezer = tmp_path / "sys/fs/cgroup/freezer"
+    sleeping = subprocess.Popen(["sleep", "300"])
+    for name, state, pids in (
+        ("pod1", "FROZEN\n", f"{sleeping.pid}\n"),
+        ("pod2", "THAWED\n", "1\n"),
+    ):
+        (freezer / "kubepods" / name).mkdir(parents=True)
+        (freezer / "kubepods" / name / "freezer.state").write_text(state)
+        (freezer / "kubepods" / name / "cgroup.procs").write_text(pids)
+    (freezer / "other").mkdir()
+    (freezer / "other/freezer.state").write_text("FROZEN\n")
+    init.thaw_cgroups()
+    assert sleeping.wait(5) == -signal.SIGKILL
+    assert (freezer / "kubepods/pod1/freezer.state").read_text() == "THAWED"
+    assert (freezer / "other/freezer.state").read_text() == "FROZEN\n"
+
+
+@pytest.mark.usefixtures("libc")
 def test_a_cgroup_that_is_in_use_is_told_and_does_not_end_the_stop(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

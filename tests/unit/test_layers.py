@@ -49,6 +49,7 @@ LAYERS = {
         "ports",
         "probes",
         "processes",
+        "ranges",
         "registries",
         "space",
         "trust",
