@@ -264,22 +264,30 @@ def test_what_kubelet_made_is_removed_and_the_rest_is_kept(
 
 
 @pytest.mark.usefixtures("libc")
-def test_what_is_frozen_is_ended_and_let_go(tmp_path: pathlib.Path) -> None:
+def test_what_is_frozen_is_ended_and_let_go(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[tuple[int, int]] = []
+
+    def kill(pid: int, number: int) -> None:
+        killed.append((pid, number))
+        if pid == 8:
+            raise ProcessLookupError  # it has ended meanwhile
+
+    monkeypatch.setattr(os, "kill", kill)
     freezer = tmp_path / "sys/fs/cgroup/freezer"
-    sleeping = subprocess.Popen(["sleep", "300"])
-    for name, state, pids in (
-        ("pod1", "FROZEN\n", f"{sleeping.pid}\n"),
-        ("pod2", "THAWED\n", "1\n"),
+    for name, state in (
+        ("kubepods/pod1", "FROZEN"),
+        ("kubepods/pod2", "THAWED"),
+        ("own", "FROZEN"),
     ):
-        (freezer / "kubepods" / name).mkdir(parents=True)
-        (freezer / "kubepods" / name / "freezer.state").write_text(state)
-        (freezer / "kubepods" / name / "cgroup.procs").write_text(pids)
-    (freezer / "other").mkdir()
-    (freezer / "other/freezer.state").write_text("FROZEN\n")
+        (freezer / name).mkdir(parents=True)
+        (freezer / name / "freezer.state").write_text(f"{state}\n")
+        (freezer / name / "cgroup.procs").write_text("8\n9\n")
     init.thaw_cgroups()
-    assert sleeping.wait(5) == -signal.SIGKILL
+    assert killed == [(8, signal.SIGKILL), (9, signal.SIGKILL)]
     assert (freezer / "kubepods/pod1/freezer.state").read_text() == "THAWED"
-    assert (freezer / "other/freezer.state").read_text() == "FROZEN\n"
+    assert (freezer / "own/freezer.state").read_text() == "FROZEN\n"
 
 
 @pytest.mark.usefixtures("libc")
