@@ -12,7 +12,7 @@ import prometheus_client.core
 import prometheus_client.registry
 
 from p8s_supervisor import (
-    add_ons,
+    add_on_switches,
     context,
     errors,
     health,
@@ -122,7 +122,7 @@ def describe(run: context.Context, monitor: health.Monitor) -> dict[str, typing.
         "versions": run.versions,
         "failing_pulls": failing_pulls(run),
         "components": [dataclasses.asdict(component) for component in components(run, monitor)],
-        "addons": add_ons.describe(run),
+        "addons": add_on_switches.describe(run),
         "addresses": {
             "node": facts.address,
             "apiserver": chosen.host_server,

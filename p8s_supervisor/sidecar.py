@@ -236,20 +236,20 @@ def load_images(run: context.Context, stream: typing.IO[bytes]) -> list[str]:
 
 
 def list_add_ons(run: context.Context) -> list[dict[str, typing.Any]]:
-    """See `add_ons.describe`."""
-    from p8s_supervisor import add_ons
+    """See `add_on_switches.describe`."""
+    from p8s_supervisor import add_on_switches
 
-    return add_ons.describe(run)
+    return add_on_switches.describe(run)
 
 
 def switch_add_on(
     run: context.Context, monitor: health.Monitor, name: str, *, on: bool
 ) -> list[str]:
-    """See `add_ons.enable` and `add_ons.disable`; what is refused is tried again later."""
-    from p8s_supervisor import add_ons
+    """See `add_on_switches.enable` and `disable`; what is refused is tried again later."""
+    from p8s_supervisor import add_on_switches
 
     try:
-        return add_ons.enable(run, name) if on else add_ons.disable(run, name)
+        return (add_on_switches.enable if on else add_on_switches.disable)(run, name)
     finally:
         if run.refused and run.state == status.State.READY:
             completion.start(run, monitor)

@@ -12,6 +12,7 @@ import pytest
 from p8s_supervisor import (
     add_on_record,
     add_on_removal,
+    add_on_switches,
     add_ons,
     applying,
     catalogue,
@@ -116,46 +117,46 @@ def test_one_that_was_switched_on_and_is_gone_is_told(world: World) -> None:
 def test_one_whose_directory_is_missing_keeps_what_it_brought(
     world: World, tmp_path: pathlib.Path
 ) -> None:
-    add_ons.enable(world.run, "mine")
+    add_on_switches.enable(world.run, "mine")
     again = World(tmp_path)
     (tmp_path / "etc/p8s/add-ons/mine").rename(tmp_path / "elsewhere")
     add_ons.announce(again.run)
     add_ons.settle(again.run, again.client, health.Monitor(again.run))
     assert again.record.applied == {"mine": REFERENCES}
-    (shown,) = [each for each in add_ons.describe(again.run) if each["name"] == "mine"]
+    (shown,) = [each for each in add_on_switches.describe(again.run) if each["name"] == "mine"]
     assert (shown["enabled"], shown["usable"]) == (True, False)
-    add_ons.disable(again.run, "mine")
+    add_on_switches.disable(again.run, "mine")
     assert (again.run.refused, again.record.applied) == ({}, {})
 
 
 def test_enable_and_disable(world: World) -> None:
-    assert add_ons.enable(world.run, "mine") == ["ConfigMap dev/a", "ConfigMap dev/b"]
+    assert add_on_switches.enable(world.run, "mine") == ["ConfigMap dev/a", "ConfigMap dev/b"]
     assert world.record.choose("storage", ("storage",)) == ["storage", "mine"]
     assert world.run.add_ons["mine"].is_counted
-    assert add_ons.disable(world.run, "mine") == ["ConfigMap dev/b", "ConfigMap dev/a"]
+    assert add_on_switches.disable(world.run, "mine") == ["ConfigMap dev/b", "ConfigMap dev/a"]
     assert world.record.applied == {}
     assert world.record.switched == {"mine": False}
     assert world.run.add_ons == {}
-    assert add_ons.disable(world.run, "mine") == []
+    assert add_on_switches.disable(world.run, "mine") == []
 
 
 def test_what_is_refused_is_named_and_the_rest_is_applied(world: World) -> None:
     world.client.answers[f"PATCH {path('a')}"] = [REFUSAL]
     with pytest.raises(errors.RequestError) as caught:
-        add_ons.enable(world.run, "mine")
+        add_on_switches.enable(world.run, "mine")
     assert caught.value.status == 502
     assert "add-on/mine/a.yaml: ConfigMap dev/a: spec: no" in caught.value.message
     assert f"PATCH {path('b')}" in world.client.asked
     assert list(world.run.refused) == ["add-on/mine/a.yaml"]
-    (shown,) = [each for each in add_ons.describe(world.run) if each["name"] == "mine"]
+    (shown,) = [each for each in add_on_switches.describe(world.run) if each["name"] == "mine"]
     assert (shown["enabled"], shown["usable"]) == (True, False)
     assert shown["reason"] == "a.yaml: ConfigMap dev/a: spec: no"
-    add_ons.disable(world.run, "mine")
+    add_on_switches.disable(world.run, "mine")
     assert world.run.refused == {}
 
 
 def test_what_an_add_on_has_no_more_is_taken_away(world: World, tmp_path: pathlib.Path) -> None:
-    add_ons.enable(world.run, "mine")
+    add_on_switches.enable(world.run, "mine")
     write_own(tmp_path, "mine", "b")
     add_ons.apply(world.run, world.client, "mine")
     assert f"DELETE {path('a')}" in world.client.asked
@@ -165,7 +166,7 @@ def test_what_an_add_on_has_no_more_is_taken_away(world: World, tmp_path: pathli
 def test_what_cannot_be_taken_away_is_kept_in_mind(
     world: World, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_ons.enable(world.run, "mine")
+    add_on_switches.enable(world.run, "mine")
     write_own(tmp_path, "mine", "b")
 
     def refuse(*_: object, **__: object) -> typing.NoReturn:
@@ -191,7 +192,7 @@ def test_what_is_not_wanted_any_more_goes_at_the_start(world: World) -> None:
 )
 def test_what_cannot_be_enabled(world: World, name: str, status: int) -> None:
     with pytest.raises(errors.RequestError) as caught:
-        add_ons.enable(world.run, name)
+        add_on_switches.enable(world.run, name)
     assert caught.value.status == status
     assert world.record == add_on_record.Record()
 
@@ -208,9 +209,24 @@ def test_what_goes_wrong_with_one_is_a_condition(
     assert world.run.refused == {"add-on/mine": "KeyError('NAME')"}
 
 
+def test_one_that_cannot_be_applied_at_all_is_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> typing.NoReturn:
+        raise errors.P8sError("a CA has expired")
+
+    monkeypatch.setattr(add_ons, "read", fail)
+    with pytest.raises(errors.P8sError, match="a CA has expired"):
+        add_on_switches.enable(world.run, "mine")
+    assert world.run.refused == {"add-on/mine": "a CA has expired"}
+    monkeypatch.undo()
+    add_ons.apply_refused(world.run, world.client)
+    assert world.run.refused == {}
+
+
 def test_without_an_apiserver_nothing_is_switched(world: World) -> None:
     world.client.answers["GET /version"] = [errors.KubeError("refused", status=0)]
-    for switch in (add_ons.enable, add_ons.disable):
+    for switch in (add_on_switches.enable, add_on_switches.disable):
         with pytest.raises(errors.RequestError) as caught:
             switch(world.run, "mine")
         assert caught.value.status == 503
@@ -248,11 +264,11 @@ def test_a_part_of_the_sidecar_runs_as_long_as_the_add_on(
 ) -> None:
     part = Part()
     monkeypatch.setattr(add_ons, "find_function", lambda _, name: getattr(part, name, None))
-    add_ons.enable(world.run, "mine")
+    add_on_switches.enable(world.run, "mine")
     assert part.begun.wait(5)
     add_ons.apply(world.run, world.client, "mine")  # again: it goes on
     assert add_ons.find_lack(world.run, "mine") is None
-    add_ons.disable(world.run, "mine")
+    add_on_switches.disable(world.run, "mine")
     assert part.calls == ["begin", "end", "clear"]
 
 
@@ -262,7 +278,7 @@ def test_a_part_that_fails_is_told(world: World, monkeypatch: pytest.MonkeyPatch
 
     part = {"begin": begin}
     monkeypatch.setattr(add_ons, "find_function", lambda _, name: part.get(name))
-    add_ons.enable(world.run, "mine")
+    add_on_switches.enable(world.run, "mine")
     thread = world.run.add_ons["mine"].thread
     assert thread is not None
     thread.join(5)
@@ -291,12 +307,12 @@ def test_kubelet_is_started_again_where_an_add_on_wants_another_configuration(
     monkeypatch.setitem(catalogue.TABLE, "wants", row)
     kubelet = world.run.supervisor
     assert isinstance(kubelet, fakes.Supervisor)
-    add_ons.enable(world.run, "wants")
+    add_on_switches.enable(world.run, "wants")
     assert kubelet.calls == [("stop", "kubelet"), ("start", "kubelet")]
     config = json.loads(world.run.plan.paths.kubelet_config.read_text())
     assert config["featureGates"] == {"A": True}
     add_ons.apply(world.run, world.client, "wants")
     assert len(kubelet.calls) == 2
-    add_ons.disable(world.run, "wants")
+    add_on_switches.disable(world.run, "wants")
     assert len(kubelet.calls) == 4
     assert "featureGates" not in json.loads(world.run.plan.paths.kubelet_config.read_text())

@@ -61,6 +61,7 @@ LAYERS = {
         "add_on_ingress",
         "add_on_metrics",
         "add_on_removal",
+        "add_on_switches",
         "add_ons",
         "applying",
         "bootstrap",

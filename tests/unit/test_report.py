@@ -8,7 +8,7 @@ import typing
 
 import pytest
 
-from p8s_supervisor import add_ons, context, errors, health, report, status
+from p8s_supervisor import add_on_switches, context, errors, health, report, status
 from tests import fakes
 
 READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
@@ -75,7 +75,7 @@ def test_describe(run: context.Context, monitor: health.Monitor) -> None:
             {"name": "coredns-1", "kind": "pod", "state": "Running", "restarts": 2},
         ],
         "failing_pulls": [],
-        "addons": add_ons.describe(run),
+        "addons": add_on_switches.describe(run),
         "addresses": {
             "node": "172.17.0.2",
             "apiserver": "https://p8s.example:443",
