@@ -207,7 +207,7 @@ def test_skaffolds_hook_loads_what_pods_name(desk: Desk) -> None:
 
 
 def test_tilts_build_loads_what_pods_name(desk: Desk) -> None:
-    found = re.search(r"custom_build\('app', '([^']+)',", find_block("Tilt", "python"))
+    found = re.search(r'custom_build\(\s*"app",\s*"([^"]+)",', find_block("Tilt", "python"))
     assert found
     name = f"{nodes.unique('app')}:tilt-build-1"
     try:
