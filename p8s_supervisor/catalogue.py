@@ -9,6 +9,11 @@ import typing
 PROGRAMS = pathlib.Path("usr/local/bin")
 
 
+def namespace(name: str) -> str:
+    """Where the pods of one of the table's are."""
+    return f"p8s-{name}"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AddOn:
     """One add-on. Its manifests are in `manifests/add-ons/NAME`, or come with the image; see `add_ons`.

@@ -7,6 +7,7 @@ import collections.abc
 from p8s_supervisor import (
     admission,
     applying,
+    catalogue,
     containers,
     context,
     errors,
@@ -82,9 +83,11 @@ def drain(run: context.Context, graces: dict[str, float], *, deadline: float) ->
     if run.plan.settings.drain == "none" or client is None or probes.apiserver(client):
         return
     stop_controllers(run)
+    # Add-ons are of the system: volumes and names are there until the last pod has ended.
+    own = {"kube-system", *map(catalogue.namespace, catalogue.TABLE)}
     deleted = []
     for pod in client.get("/api/v1/pods")["items"]:
-        if pod["metadata"]["namespace"] == "kube-system":
+        if pod["metadata"]["namespace"] in own:
             continue
         if _controller(pod) in CONTROLLERS:
             deleted.append(pod)

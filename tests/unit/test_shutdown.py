@@ -87,6 +87,7 @@ PODS = [
     make_pod("static", "Node"),
     make_pod("owned", controller=False),
     make_pod("coredns", namespace="kube-system", grace=1),
+    make_pod("provisioner", namespace="p8s-storage", grace=1),
 ]
 DRAINED = [
     "DELETE /api/v1/namespaces/default/pods/web",
