@@ -286,7 +286,9 @@ CHECKS: dict[str, Check] = {
     "secrets_kept_outside": lambda facts: any(
         "secrets-store" in found["metadata"]["name"] for found in facts.of_kind("CSIDriver")
     ),
-    "pods_in_kube_system": lambda facts: namespaces_with(facts, "Pod") == {"kube-system"},
+    "pods_in_own_namespaces": lambda facts: (
+        namespaces_with(facts, "Pod") == {"kube-system", "p8s-storage"}
+    ),
     "pods_with_seccomp": lambda facts: all(is_filtered(spec) for spec in specs(facts)),
     "pods_with_security_context": lambda facts: all(
         context(container) for container in containers(facts)

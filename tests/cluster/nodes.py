@@ -99,6 +99,21 @@ class Node:
             time.sleep(0.02)
         raise AssertionError(f"{self.name} is not ready: {reason}\n{self.logs()}")
 
+    def await_add_ons(self) -> None:
+        """Wait until those that came with the start can be used: the default one comes after ready."""
+        wait.until(
+            lambda: (
+                ", ".join(
+                    f"{one['name']}: {one['reason']}"
+                    for one in self.status()["addons"]
+                    if one["enabled"] and not one["usable"]
+                )
+                or None
+            ),
+            awaited=f"the add-ons of {self.name}",
+            seconds=START_SECONDS,
+        )
+
     def is_running(self) -> bool:
         return self.inspect("{{.State.Running}}") == "true"
 

@@ -19,6 +19,7 @@ def facts(cluster: nodes.Node) -> cis.Facts:
     def ask(*command: str) -> typing.Any:
         return json.loads(cluster.execute(*command))
 
+    cluster.await_add_ons()
     return cis.make_facts(
         ask("python3", "-c", cis.GATHER, *cis.list_patterns(ROWS)),
         ask("kubectl", "get", "--raw=/api/v1/nodes/p8s/proxy/configz"),

@@ -74,7 +74,11 @@ def normalize(value: typing.Any, *, verbosity: str) -> typing.Any:
         return [normalize(item, verbosity=verbosity) for item in value]
     if isinstance(value, str):
         value = value.replace(f"--v={verbosity}", "--v=N")
-        return re.sub(r"kube-api-access-[a-z0-9]{5}|(coredns|kube-proxy)-[a-z0-9-]+", "NAME", value)
+        return re.sub(
+            r"kube-api-access-[a-z0-9]{5}|(coredns|kube-proxy|provisioner)-[a-z0-9-]+",
+            "NAME",
+            value,
+        )
     return value
 
 
@@ -108,7 +112,7 @@ def test_both_ways_make_the_same_objects(
     assert seeded < phase_seconds(cold, "apiserver"), "one begins with the seed, the other empty"
     first, second = make_kubectl(cluster), make_kubectl(cold)
     # Other tests make namespaces in `cluster`.
-    own = {"", "default", "kube-node-lease", "kube-public", "kube-system"}
+    own = {"", "default", "kube-node-lease", "kube-public", "kube-system", "p8s-storage"}
 
     def look() -> str | None:
         one = {
