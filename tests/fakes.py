@@ -382,9 +382,9 @@ class Server:
 
 
 def free_port() -> int:
-    """A TCP port on loopback where nobody listens."""
+    """A TCP port that nobody has at any address, not even for a connection of its own."""
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("", 0))
         return int(taken.getsockname()[1])
 
 

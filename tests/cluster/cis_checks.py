@@ -8,7 +8,7 @@ import typing
 from tests.cluster import cis
 
 MASTERS = "system:masters"
-TOKEN_PODS = {"kube-proxy", "coredns"}
+TOKEN_PODS = {"kube-proxy", "coredns", "provisioner"}
 PROXY_PATH = "kubeconfig.conf"
 # CNI plugins that enforce no NetworkPolicy.
 PLAIN_PLUGINS = {"bridge", "host-local", "loopback", "portmap", "ptp"}

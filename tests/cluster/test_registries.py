@@ -133,7 +133,7 @@ def test_the_ca_bundle_is_trusted_and_offered(world: World) -> None:
     )
     assert world.cluster.node.execute("python3", "-c", ask).strip() == "401"
     world.cluster.kubectl("create", "namespace", "later")
-    wanted = {"default", "kube-system", "kube-public", "kube-node-lease", "later"}
+    wanted = {"default", "kube-system", "kube-public", "kube-node-lease", "p8s-storage", "later"}
 
     def look() -> str | None:
         items = world.cluster.get("configmaps", "--all-namespaces")["items"]

@@ -106,6 +106,16 @@ def test_what_pods_may_ask_for_is_what_there_is(limited: nodes.Node) -> None:
         client.delete(f"{PODS}/greedy")
 
 
+def test_a_pod_that_makes_threads_without_end_is_refused(limited: nodes.Node) -> None:
+    """Before the one that eats memory: for a while after that the node takes no such pod."""
+    with connect(limited) as client:
+        pod = run_to_end(client, "threads", EAT_THREADS)
+        assert pod["status"]["phase"] == "Succeeded", pod["status"]
+        told = client.request("GET", f"{PODS}/threads/log")
+        assert 0 < int(told) < 2048 // 4
+        assert_untouched(limited, client)
+
+
 def test_a_pod_that_eats_memory_is_what_ends(limited: nodes.Node) -> None:
     with connect(limited) as client:
         status = run_to_end(client, "eater", EAT_MEMORY)["status"]
@@ -124,15 +134,6 @@ def find_told(node: nodes.Node) -> str | None:
     """Whether the journal says why the pod ended."""
     told = node.get("/events?follow=false").text
     return None if "low on resource: memory" in told else "it says nothing of the eviction"
-
-
-def test_a_pod_that_makes_threads_without_end_is_refused(limited: nodes.Node) -> None:
-    with connect(limited) as client:
-        pod = run_to_end(client, "threads", EAT_THREADS)
-        assert pod["status"]["phase"] == "Succeeded", pod["status"]
-        told = client.request("GET", f"{PODS}/threads/log")
-        assert 0 < int(told) < 2048 // 4
-        assert_untouched(limited, client)
 
 
 def test_too_little_memory_says_so() -> None:
