@@ -32,6 +32,10 @@ class Record:
             self.setting, self.switched = setting, {}
         self.switched[name] = on
 
+    def find_switched(self, setting: str) -> dict[str, bool]:
+        """What was switched by hand under a setting."""
+        return self.switched if setting == self.setting else {}
+
     def choose(self, setting: str, names: tuple[str, ...]) -> list[str]:
         """The add-ons that are to run: those of the setting, as switched under that setting.
 
@@ -39,7 +43,7 @@ class Record:
             setting: its text.
             names: what it says.
         """
-        switched = self.switched if setting == self.setting else {}
+        switched = self.find_switched(setting)
         chosen = [name for name in names if switched.get(name, True)]
         return chosen + [name for name, on in switched.items() if on and name not in chosen]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 
-from p8s_supervisor import add_on_names, add_ons, catalogue, context, errors, kube, probes
+from p8s_supervisor import add_on_names, add_ons, applying, catalogue, context, errors
 
 PREFIX = context.ADD_ON
 
@@ -16,12 +16,12 @@ def enable(run: context.Context, name: str) -> list[str]:
         RequestError: 404, there is none of that name; 409, this image does not have it; 502, some of
             it could not be applied; 503, there is no apiserver to ask.
     """
-    own = add_on_names.list_own(add_on_names.directory(run.plan.settings, run.plan.paths))
+    own = add_ons.list_own(run)
     _check_known(name, own)
     absence = add_ons.find_absence(run, name, own)
     if absence is not None:
         raise errors.RequestError(absence, status=409, hint="see docs/addons.md")
-    client = find_client(run)
+    client = applying.find_client(run)
     with run.applying:
         run.add_ons.setdefault(name, context.AddOn()).is_counted = True
         record = add_ons.read_record(run)
@@ -52,12 +52,12 @@ def disable(run: context.Context, name: str) -> list[str]:
         RequestError: 404, there is none of that name; 503, there is no apiserver to ask; 504,
             something is left.
     """
-    own = add_on_names.list_own(add_on_names.directory(run.plan.settings, run.plan.paths))
+    own = add_ons.list_own(run)
     record = add_ons.read_record(run)
     known = name in record.applied or name in record.switched or name in run.add_ons
     if not known:
         _check_known(name, own)
-    client = find_client(run)
+    client = applying.find_client(run)
     with run.applying:
         record = add_ons.read_record(run)
         record.switch(name, on=False, setting=run.loaded.texts["add_ons"])
@@ -77,7 +77,7 @@ def disable(run: context.Context, name: str) -> list[str]:
 
 def describe(run: context.Context) -> list[dict[str, typing.Any]]:
     """What GET /addons shows: all that there are, and how each stands."""
-    own = add_on_names.list_own(add_on_names.directory(run.plan.settings, run.plan.paths))
+    own = add_ons.list_own(run)
     found = []
     wanted = [at.removeprefix(PREFIX) for at in list(run.refused) if at.startswith(PREFIX)]
     absent = [name for name in wanted if "/" not in name and name not in run.add_ons]
@@ -102,20 +102,6 @@ def describe(run: context.Context) -> list[dict[str, typing.Any]]:
             }
         )
     return found
-
-
-def find_client(run: context.Context) -> kube.Client:
-    """The apiserver's client.
-
-    Raises:
-        RequestError: 503, it does not answer.
-    """
-    reason = "it is not started yet" if run.client is None else probes.apiserver_answers(run.client)
-    if run.client is None or reason:
-        raise errors.RequestError(
-            f"kube-apiserver does not answer: {reason}", status=503, hint="wait for /ready"
-        )
-    return run.client
 
 
 def _check_known(name: str, own: list[str]) -> None:

@@ -42,8 +42,8 @@ def choose(run: context.Context) -> None:
     record = read_record(run)
     chosen, sources = run.plan.settings, run.loaded.sources
     setting = run.loaded.texts["add_ons"]
-    by_hand = record.switched if record.setting == setting else {}
-    own = add_on_names.list_own(add_on_names.directory(chosen, run.plan.paths))
+    by_hand = record.find_switched(setting)
+    own = list_own(run)
     for name in record.choose(setting, chosen.add_ons):
         asked = sources["add_ons"] != "default" or by_hand.get(name, False)
         lack = find_absence(run, name, own)
@@ -51,6 +51,11 @@ def choose(run: context.Context) -> None:
             run.add_ons[name] = context.AddOn(is_counted=asked)
         elif asked:
             run.refused[f"{PREFIX}{name}"] = lack
+
+
+def list_own(run: context.Context) -> list[str]:
+    """The names of the user's own."""
+    return add_on_names.list_own(add_on_names.directory(run.plan.settings, run.plan.paths))
 
 
 def find_absence(run: context.Context, name: str, own: list[str]) -> str | None:

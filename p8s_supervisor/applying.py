@@ -6,7 +6,16 @@ import collections.abc
 import dataclasses
 import time
 
-from p8s_supervisor import admission, component_files, context, errors, kube, manifests, wait
+from p8s_supervisor import (
+    admission,
+    component_files,
+    context,
+    errors,
+    kube,
+    manifests,
+    probes,
+    wait,
+)
 
 # How long the kinds of a new CustomResourceDefinition may take to be served.
 DEFINITION_SECONDS = 5.0
@@ -141,6 +150,20 @@ def _hide(item: Item, reason: str) -> str:
     if not any(value and value in reason for value in values):
         return reason
     return "refused; the reason is not shown, it quotes the content"
+
+
+def find_client(run: context.Context) -> kube.Client:
+    """The apiserver's client.
+
+    Raises:
+        RequestError: 503, it does not answer.
+    """
+    reason = "it is not started yet" if run.client is None else probes.apiserver_answers(run.client)
+    if run.client is None or reason:
+        raise errors.RequestError(
+            f"kube-apiserver does not answer: {reason}", status=503, hint="wait for /ready"
+        )
+    return run.client
 
 
 def apply_system(

@@ -13,7 +13,6 @@ from p8s_supervisor import (
     context,
     errors,
     kube,
-    probes,
     sweep,
     user_images,
     user_manifests,
@@ -52,10 +51,7 @@ def apply(run: context.Context) -> list[str]:
         RequestError: 503, there is no apiserver to ask, or the start applies them just now; 502,
             some could not be applied, with each file.
     """
-    client = _client(run)
-    reason = probes.apiserver_answers(client)
-    if reason:
-        raise _unavailable(reason)
+    client = applying.find_client(run)
     if not run.applying.acquire(timeout=APPLY_SECONDS):
         raise errors.RequestError(
             "manifests are being applied already", status=503, hint="/status says what is refused"
