@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections.abc
 import importlib
 import threading
+import time
 import typing
 
 from p8s_supervisor import (
@@ -112,7 +113,6 @@ def apply(run: context.Context, client: kube.Client, name: str) -> list[str]:
         return outcome.applied  # what was not tried is not refused
     refused = user_manifests.join(broken, outcome.by_file())
     applying.note(run, f"{PREFIX}{name}/", refused)
-    run.refused.pop(f"{PREFIX}{name}", None)
     if not refused and gone:
         try:
             add_on_removal.remove(client, gone, cancelled=run.stop.is_set)
@@ -129,6 +129,9 @@ def apply(run: context.Context, client: kube.Client, name: str) -> list[str]:
     standing.is_applied = True
     change_kubelet(run)
     begin_part(run, name)
+    # Before the condition goes: a look of before knows nothing of the add-on, and may have been green.
+    run.changed_at = time.monotonic()
+    run.refused.pop(f"{PREFIX}{name}", None)
     return outcome.applied
 
 

@@ -73,6 +73,8 @@ class Context:
             reason. Changed in place, by several threads.
         silent_files: the user's manifests that were not answered in time when last applied.
         add_ons: the add-ons that are to run, by their names.
+        changed_at: when what has to run was last changed: a look at the cluster that began before is
+            out of date; a moment of `time.monotonic`.
         applying: held while manifests are applied.
         completing: held by the thread that completes the start.
         admin: credentials for kubeconfigs: CA, certificate and key (PEM); None until then.
@@ -103,6 +105,7 @@ class Context:
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
     silent_files: set[str] = dataclasses.field(default_factory=set)
     add_ons: dict[str, AddOn] = dataclasses.field(default_factory=dict)
+    changed_at: float = 0.0
     applying: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     completing: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     admin: tuple[bytes, bytes, bytes] | None = None

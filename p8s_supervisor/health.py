@@ -26,12 +26,12 @@ class Counters:
 
 
 class Monitor:
-    """Looks at the cluster when asked, at most once per `FRESH_SECONDS`."""
+    """Looks at the cluster when asked, at most once per `FRESH_SECONDS` and change of what has to run."""
 
     def __init__(self, run: context.Context) -> None:
         self._run = run
         self._lock = threading.Lock()
-        self._looked_at = -FRESH_SECONDS
+        self._began_at = self._looked_at = -FRESH_SECONDS
         self._missing: dict[str, str] = {}
         self._pids = read_seen(run.plan.paths.seen_processes)
         self.counters = Counters()
@@ -91,7 +91,9 @@ class Monitor:
     def look(self) -> dict[str, str]:
         """The conditions that do not hold, whatever the life of the cluster stands at."""
         with self._lock:
-            if time.monotonic() - self._looked_at >= FRESH_SECONDS:
+            now = time.monotonic()
+            if now - self._looked_at >= FRESH_SECONDS or self._began_at < self._run.changed_at:
+                self._began_at = now
                 conditions = self._conditions()
                 self.counters.probes += 1
                 self.counters.probe_failures += any(conditions.values())

@@ -77,6 +77,7 @@ def test_one_that_was_asked_for_is_there_before_ready(tmp_path: pathlib.Path) ->
     assert world.run.refused == {}
     assert add_ons.find_lack(world.run, "mine") is None
     assert world.record.applied == {"mine": REFERENCES}
+    assert world.run.changed_at > 0  # no look of before is believed
 
 
 def test_the_default_one_comes_after_ready(

@@ -334,3 +334,16 @@ def test_what_is_refused_is_missing_at_once(make_run: Make) -> None:
     assert monitor.missing() == {}
     run.refused["manifests/a.yaml"] = "invalid"
     assert monitor.missing() == {"manifests/a.yaml": "invalid"}
+
+
+def test_an_add_on_that_was_just_applied_is_looked_at(make_run: Make, clock: fakes.Clock) -> None:
+    """However fresh the last look is, which knows nothing of it, and was green."""
+    run = make_run()
+    run.state = status.State.READY
+    monitor = health.Monitor(run)
+    assert monitor.missing() == {}
+    clock.now += 0.01
+    run.add_ons["mine"] = context.AddOn(is_counted=True)
+    run.changed_at = clock.now
+    clock.now += 0.01
+    assert monitor.missing() == {"add-on/mine": "it is not applied yet"}
