@@ -232,6 +232,11 @@ def end_containers(
 
 def tell_failure(run: context.Context, error: Exception) -> errors.ExitCode:
     """Say why the start failed, and give the exit code for it."""
+    from p8s_supervisor import inotify
+
+    lack = inotify.find_lack()
+    if lack is not None:
+        run.tell(lack)
     if isinstance(error, errors.P8sError):
         run.tell(f"the start failed: {error}")
         return error.exit_code

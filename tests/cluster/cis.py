@@ -137,7 +137,7 @@ def make_facts(gathered: Object, configz: Object, objects: list[Object]) -> Fact
     """Facts from what the node's processes, kubelet and kube-apiserver tell.
 
     Other tests' objects are left out: what was made after the node was ready, but for the pods
-    of kube-system, which may have been replaced.
+    of kube-system, which may have been replaced, and the add-on storage, which comes after ready.
     """
     files: dict[str, list[tuple[str, int, str]]] = {}
     for pattern, path, mode, owner in gathered["files"]:
@@ -154,6 +154,11 @@ def make_facts(gathered: Object, configz: Object, objects: list[Object]) -> Fact
 def _is_own(found: Object, ready: float) -> bool:
     metadata = found["metadata"]
     if found["kind"] == "Pod" and metadata["namespace"] == "kube-system":
+        return True
+    if {metadata.get("name"), metadata.get("namespace")} & {
+        "p8s-storage",
+        "p8s:storage-provisioner",
+    }:
         return True
     # PyYAML's and JSON's timestamps are read alike.
     return bool(_seconds(metadata["creationTimestamp"]) <= ready)

@@ -126,16 +126,17 @@ def test_may_tells_who(verbs: list[str], resources: list[str], subject: str) -> 
     assert not cis_checks.may(facts, "somebody", "get,list", "secrets")
 
 
-def test_what_others_made_later_is_left_out_but_for_the_system_s_pods() -> None:
+def test_what_others_made_later_is_left_out_but_for_the_system_s_own() -> None:
     early, late = "2026-01-01T00:00:00Z", "2026-01-01T00:00:09Z"
     objects = [
         make_object("Pod", "replaced") | {"metadata": {"namespace": "kube-system"}},
         make_object("Secret", "own") | {"metadata": {"creationTimestamp": early}},
+        make_object("Pod", "late") | {"metadata": {"namespace": "p8s-storage"}},
         make_object("Secret", "other") | {"metadata": {"creationTimestamp": late}},
     ]
     gathered = {"commands": {}, "files": [], "ready": 1767225605.0}
     facts = cis.make_facts(gathered, {"kubeletconfig": {}}, objects)
-    assert facts.objects == objects[:2]
+    assert facts.objects == objects[:3]
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ LAYERS = {
         "etcd_birth",
         "etcd_files",
         "hosts_toml",
+        "inotify",
         "kube",
         "network",
         "ports",
