@@ -6,7 +6,7 @@ KUBERNETES ?= $(lastword $(MINORS))
 IMAGE ?= $(call tag,$(KUBERNETES))
 export IMAGE KUBERNETES
 PYTHON = .venv/bin/python
-.PHONY: help engine image image-full up down check test test-faults test-minors conformance soak bench bench-addons bench-edits bench-peers lock bump outdated clean
+.PHONY: help engine image image-full up down check test test-faults test-minors test-vm conformance soak bench bench-addons bench-edits bench-peers lock bump outdated clean
 .DEFAULT_GOAL = help
 
 help: ## this list
@@ -44,6 +44,9 @@ test-minors: $(MINORS:%=smoke-%) ## what tells most of the cluster tests, on eve
 smoke-%: engine .venv/ready
 	@IMAGE=$(call tag,$*) KUBERNETES=$* scripts/build-image.sh
 	IMAGE=$(call tag,$*) $(PYTHON) -m pytest $(SMOKE)
+
+test-vm: image-full ## on a stock Debian with systemd and cgroup v2, in a virtual machine; TESTS: what pytest is given there
+	tests/vm/run.sh $(TESTS)
 
 conformance: image .venv/ready ## Kubernetes' own conformance tests, all that one node can run; MINUTES=55: so long, then again
 	$(PYTHON) -m tests.conformance $(if $(MINUTES),--minutes=$(MINUTES))

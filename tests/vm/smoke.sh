@@ -5,7 +5,7 @@
 # CLOCK (0; with 1 the host's clock is set a day ahead under the cluster, and back: only on a machine of your own)
 set -euo pipefail
 
-IMAGE=${IMAGE:-p8s:latest} SLOW=${SLOW:-1} CLOCK=${CLOCK:-0} NAME=p8s-smoke
+IMAGE=${IMAGE:-p8s:latest} SLOW=${SLOW:-1} CLOCK=${CLOCK:-0} NAME=p8s-smoke LOOKS=150
 step() { printf '%7.1f s  %s\n' "$(($(date +%s%N) / 1000000 - started))e-3" "$1"; }
 started=$(($(date +%s%N) / 1000000))
 die() { step "FAILED: $1"; docker logs $NAME 2>&1 | tail -n 40; exit 1; }
@@ -41,12 +41,12 @@ check_works() {
 # Longer than a node's lease is waited for; a second at a time, since a red one comes and goes.
 watch_ready() {
   local red=0 _
-  for _ in $(seq $((75 * SLOW))); do
+  for _ in $(seq $LOOKS); do
     [ "$(curl -s -o /tmp/p8s-ready -w '%{http_code}' http://127.0.0.1:8989/ready)" = 200 ] ||
       { red=$((red + 1)); cat /tmp/p8s-ready; }
     sleep 1
   done
-  await_ready; step "$1: red for $red of $((75 * SLOW)) looks"
+  await_ready; step "$1: red for $red of $LOOKS looks"
 }
 # The step of the clock itself is not in the seconds that are told after it.
 jump() {
@@ -60,6 +60,9 @@ picture > /tmp/p8s-before
 docker run -d --privileged --name $NAME -p 127.0.0.1:8989:8989 -p 127.0.0.1:6443:6443 "$@" "$IMAGE" \
   --start-timeout=$((120 * SLOW))s >/dev/null
 await_ready; step "ready"; docker logs $NAME
+# It comes after ready.
+kubectl wait --namespace=p8s-storage --for=create deployment/provisioner --timeout=$((60 * SLOW))s
+kubectl rollout status --namespace=p8s-storage deployment/provisioner --timeout=$((60 * SLOW))s
 kubectl get pods -A
 [ "$(kubectl get pods -A --no-headers | awk '$4 != "Running"' | wc -l)" = 0 ] || die "a pod does not run"
 
