@@ -13,6 +13,7 @@ from p8s_supervisor import (
     errors,
     etcd_mark,
     gates,
+    inotify,
     kube,
     probes,
     status,
@@ -232,8 +233,6 @@ def end_containers(
 
 def tell_failure(run: context.Context, error: Exception) -> errors.ExitCode:
     """Say why the start failed, and give the exit code for it."""
-    from p8s_supervisor import inotify
-
     lack = inotify.find_lack()
     if lack is not None:
         run.tell(lack)

@@ -14,7 +14,7 @@ sum(hash(str(number)) & 1 for number in range(1_000_000))
 print(time.perf_counter() - begun)
 PYTHON
 chroot /guest python3 /share/work.py >/guest/share/host-seconds
-printf 'TESTS=%q\n' "${TESTS:-}" >/guest/share/settings
+printf 'TESTS=%q IMAGE=%q\n' "${TESTS:-}" "$IMAGE" >/guest/share/settings
 # Files that a build of an image cannot change.
 echo guest >/guest/etc/hostname
 printf '127.0.0.1 localhost\n127.0.1.1 guest\n' >/guest/etc/hosts

@@ -4,13 +4,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
+IMAGE=${IMAGE:-p8s:latest}
 IMAGE=p8s-vm scripts/build-image.sh --file tests/vm/Dockerfile
 share=$(mktemp -d) name=p8s-vm-$$
 trap 'docker rm --force --volumes $name >/dev/null 2>&1 || true; rm -rf "$share"' EXIT
-docker save --output "$share/images.tar" "${IMAGE:-p8s:latest}" p8s:full
+docker save --output "$share/images.tar" "$IMAGE" p8s:full
 mkdir "$share/p8s"
 git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --target-directory="$share/p8s"
 devices=(); [ -z "${KVM:-}" ] || devices=(--device=/dev/kvm)
 # Not `exec`: the trap cleans up.
-docker run --rm --name "$name" "${devices[@]}" --env=TESTS="$*" --env=MINUTES --env=MEMORY --env=KVM \
+docker run --rm --name "$name" "${devices[@]}" --env=TESTS="$*" --env=IMAGE="$IMAGE" --env=MINUTES --env=MEMORY --env=KVM \
   --volume="$share:/share:ro" p8s-vm
