@@ -9,11 +9,13 @@ import pathlib
 import threading
 import time
 
-from p8s_supervisor import context, files, probes, processes, space, status
+from p8s_supervisor import context, files, kube, probes, processes, space, status
 
 PROCESSES = ("etcd", "containerd", "kubelet")
 # How long one look serves all that ask: many clients that poll cost as much as one.
 FRESH_SECONDS = 0.1
+# For all that one look asks of kube-apiserver: who asks for /ready or /status waits no longer.
+LOOK_SECONDS = 4.0
 
 
 @dataclasses.dataclass
@@ -94,7 +96,8 @@ class Monitor:
             now = time.monotonic()
             if now - self._looked_at >= FRESH_SECONDS or self._began_at < self._run.changed_at:
                 self._began_at = now
-                conditions = self._conditions()
+                with kube.limited(LOOK_SECONDS):
+                    conditions = self._conditions()
                 self.counters.probes += 1
                 self.counters.probe_failures += any(conditions.values())
                 self.counters.dns_failures += bool(conditions.get("cluster-dns"))

@@ -14,6 +14,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 import typing
 
 from p8s_supervisor import (
@@ -30,6 +31,8 @@ from p8s_supervisor import (
 
 CONFIGURATION = "/etc/supervisor/supervisord.conf"
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
+# How long the last processes may take to end once they are killed.
+END_SECONDS = 2.0
 
 # What kubelet sets, and what it is on most hosts. These sysctls have no namespace: kubelet would
 # change the host's. It writes only where the value differs, so it is shown these values.
@@ -177,6 +180,22 @@ def thaw_cgroups() -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
         state.write_text("THAWED")
+
+
+def end_processes() -> None:
+    """End what is left of processes, and wait for it: they would keep their cgroups.
+
+    A container that was in the making while the others were ended is one.
+    """
+    if os.getpid() == 1:  # else it would be all of the machine's
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+    thaw_cgroups()
+    deadline = time.monotonic() + END_SECONDS
+    with contextlib.suppress(ChildProcessError):  # none is left
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.005)
 
 
 def remove_cgroups() -> None:
@@ -355,7 +374,7 @@ def main() -> typing.NoReturn:
         os.environ.pop(name, None)
         os.environ.pop(name.upper(), None)
     code = run_supervisord()
-    thaw_cgroups()
+    end_processes()
     remove_cgroups()
     sys.exit(code)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import json
+import math
 import pathlib
 import threading
+import time
 import typing
 
 from p8s_supervisor import errors
@@ -34,6 +37,35 @@ _RESOURCES = {
     ("rbac.authorization.k8s.io/v1", "ClusterRole"): ("clusterroles", False),
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): ("clusterrolebindings", False),
 }
+# For all that an answer of p8s asks of it, beside the conditions of readiness.
+ASK_SECONDS = 2.0
+_limit = threading.local()
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> collections.abc.Iterator[None]:
+    """What this thread asks within it takes so many seconds in all; what is left then is not asked.
+
+    An apiserver without its etcd answers nothing for minutes, and each request would be waited for.
+    """
+    before = getattr(_limit, "end", math.inf)
+    _limit.end = min(before, time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _limit.end = before
+
+
+def limit(seconds: float) -> float:
+    """How long one request may take that was given so many seconds.
+
+    Raises:
+        KubeError: it is not to be made; see `limited`.
+    """
+    left = getattr(_limit, "end", math.inf) - time.monotonic()
+    if left <= 0:
+        raise errors.KubeError("kube-apiserver has not answered in time", status=0)
+    return float(min(seconds, left))
 
 
 class Client:
@@ -93,6 +125,7 @@ class Client:
         """
         import requests
 
+        seconds = limit(seconds)
         try:
             answer = self._session.request(
                 method,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections.abc
+import contextlib
 import dataclasses
 import pathlib
 import re
@@ -103,8 +105,16 @@ def _pods(run: context.Context, path: str, **params: str) -> list[kube.Object]:
         return []  # readiness names the reason
 
 
+def _limited(missing: collections.abc.Container[str]) -> contextlib.AbstractContextManager[None]:
+    # Without etcd kube-apiserver would be waited for in vain.
+    return kube.limited(0 if "etcd" in missing else kube.ASK_SECONDS)
+
+
 def describe(run: context.Context, monitor: health.Monitor) -> dict[str, typing.Any]:
-    """What GET /status shows. Times are in seconds since the container's start."""
+    """What GET /status shows. Times are in seconds since the container's start.
+
+    Where kube-apiserver does not answer, what it would tell is left out.
+    """
     chosen, facts = run.plan.settings, run.plan.facts
     missing, state = monitor.missing(), run.state
     if state == status.State.READY and missing:
@@ -113,6 +123,12 @@ def describe(run: context.Context, monitor: health.Monitor) -> dict[str, typing.
             any(name.startswith(prefix) and name != prefix for prefix in USERS) for name in missing
         )
         state = status.State.DEGRADED if users else status.State.NOT_READY
+    with _limited(missing):
+        asked = {
+            "failing_pulls": failing_pulls(run),
+            "components": [dataclasses.asdict(component) for component in components(run, monitor)],
+            "addons": add_on_switches.describe(run),
+        }
     return {
         "state": state,
         "uptime": round(run.timeline.now(), 3),
@@ -120,9 +136,7 @@ def describe(run: context.Context, monitor: health.Monitor) -> dict[str, typing.
         "phases": [_rounded(dataclasses.asdict(phase)) for phase in run.timeline.phases()],
         "conditions": _rounded(run.timeline.turned_true()),
         "versions": run.versions,
-        "failing_pulls": failing_pulls(run),
-        "components": [dataclasses.asdict(component) for component in components(run, monitor)],
-        "addons": add_on_switches.describe(run),
+        **asked,
         "addresses": {
             "node": facts.address,
             "apiserver": chosen.host_server,
@@ -142,8 +156,10 @@ def _rounded(values: dict[str, typing.Any]) -> dict[str, typing.Any]:
 
 
 class _Collector(prometheus_client.registry.Collector):
-    def __init__(self, run: context.Context, monitor: health.Monitor) -> None:
-        self._run, self._monitor = run, monitor
+    def __init__(
+        self, run: context.Context, monitor: health.Monitor, missing: dict[str, str]
+    ) -> None:
+        self._run, self._monitor, self._missing = run, monitor, missing
 
     def collect(self) -> typing.Iterator[prometheus_client.core.Metric]:
         found = list(self._collect_own())
@@ -159,8 +175,7 @@ class _Collector(prometheus_client.registry.Collector):
         gauge = prometheus_client.core.GaugeMetricFamily
         counter = prometheus_client.core.CounterMetricFamily
         run, counters = self._run, self._monitor.counters
-        missing = self._monitor.missing()
-        yield gauge("p8s_ready", "1 when the cluster is ready.", value=float(not missing))
+        yield gauge("p8s_ready", "1 when the cluster is ready.", value=float(not self._missing))
         info = gauge("p8s_info", "Versions of the components.", labels=list(run.versions))
         info.add_metric(list(run.versions.values()), 1)
         yield info
@@ -204,8 +219,10 @@ def count_logged(logs: pathlib.Path, pods: list[kube.Object]) -> int:
 def metrics(run: context.Context, monitor: health.Monitor) -> str:
     """What GET /metrics shows: Prometheus' text format."""
     registry = prometheus_client.CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(run, monitor))
-    return prometheus_client.generate_latest(registry).decode()
+    missing = monitor.missing()
+    registry.register(_Collector(run, monitor, missing))
+    with _limited(missing):
+        return prometheus_client.generate_latest(registry).decode()
 
 
 def line(run: context.Context, monitor: health.Monitor) -> str:

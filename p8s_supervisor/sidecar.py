@@ -237,9 +237,10 @@ def load_images(run: context.Context, stream: typing.IO[bytes]) -> list[str]:
 
 def list_add_ons(run: context.Context) -> list[dict[str, typing.Any]]:
     """See `add_on_switches.describe`."""
-    from p8s_supervisor import add_on_switches
+    from p8s_supervisor import add_on_switches, kube
 
-    return add_on_switches.describe(run)
+    with kube.limited(kube.ASK_SECONDS):
+        return add_on_switches.describe(run)
 
 
 def switch_add_on(

@@ -136,12 +136,14 @@ class KubeClient(kube.Client):
     Attributes:
         answers: "METHOD PATH" → the answers in turn; the last one is given ever after.
         requests: what was asked.
+        limits: how long each might have taken, in seconds.
         forgotten: how often its connections were.
     """
 
     def __init__(self, answers: collections.abc.Mapping[str, list[Answer]]) -> None:
         self.answers = {asked: list(given) for asked, given in answers.items()}
         self.requests: list[Request] = []
+        self.limits: list[float] = []
         self.forgotten = 0
 
     def forget_connections(self) -> None:
@@ -157,6 +159,7 @@ class KubeClient(kube.Client):
         params: dict[str, str] | None = None,
         seconds: float = 5,
     ) -> str:
+        self.limits.append(kube.limit(seconds))
         self.requests.append(Request(method, path, body, content_type, params))
         given = self.answers[f"{method} {path}"]
         answer = given.pop(0) if len(given) > 1 else given[0]

@@ -8,8 +8,10 @@ import datetime
 import http.server
 import json
 import pathlib
+import socket
 import ssl
 import threading
+import time
 import typing
 
 import pytest
@@ -124,6 +126,30 @@ def test_a_client_can_be_shared_between_threads(server: fakes.Server, client: ku
     for thread in threads:
         thread.join(timeout=30)
     assert found == [{"major": "1"}] * 4
+
+
+def test_all_that_is_asked_within_a_limit_takes_so_long(
+    server: fakes.Server, client: kube.Client
+) -> None:
+    server.answers["GET /version"] = fakes.HttpAnswer(200, '{"major": "1"}')
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        lost = kube.Client(
+            f"https://127.0.0.1:{silent.getsockname()[1]}",
+            ca=pathlib.Path(client._ca),
+            certificate=pathlib.Path(client._certificate[0]),
+            key=pathlib.Path(client._certificate[1]),
+        )
+        began = time.monotonic()
+        with kube.limited(0.3), kube.limited(60):
+            assert client.get("/version") == {"major": "1"}
+            for told in ("timed out", "has not answered in time"):
+                with pytest.raises(errors.KubeError, match=told) as raised:
+                    lost.get("/version")
+                assert raised.value.status == 0
+        took = time.monotonic() - began
+        lost._session.close()
+    assert 0.3 <= took < 3
+    assert client.get("/version") == {"major": "1"}
 
 
 def test_forgotten_connections_are_not_used_again(

@@ -128,6 +128,10 @@ def test_a_full_disk_refuses_and_loses_nothing(
         assert "the disk is full" in answer.json()["detail"]
         made += write_until_refused(client, "full")
         await_story(node, "disk: no space left", seconds=15)
+        # A full disk ends etcd, and kube-apiserver without it leaves every request open.
+        began = time.monotonic()
+        assert "disk" in node.status()["missing"]
+        assert time.monotonic() - began < 8  # 2 for etcd, 4 for the look, 2 for the rest
         assert node.is_running()
 
         node.execute("rm", f"{STATE}/filler")

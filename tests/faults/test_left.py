@@ -118,6 +118,31 @@ def test_a_volume_is_kept_and_nothing_else() -> None:
     assert host.difference(before) == {}
 
 
+# In the node: a process in a pod's cgroup of which neither containerd nor kubelet knows.
+STAY = """
+for pods in /sys/fs/cgroup/kubepods /sys/fs/cgroup/*/kubepods; do
+  [ -d $pods ] || continue
+  mkdir $pods/burstable/podx
+  echo $$ >$pods/burstable/podx/cgroup.procs
+done
+exec sleep 300
+"""
+# The hierarchies are gone through in turn: the last one has it once sleep runs.
+AWAIT_STAY = "until grep -qx sleep /proc/[0-9]*/comm; do sleep 0.1; done"
+
+
+def test_a_container_in_the_making_does_not_keep_its_cgroups() -> None:
+    before = host.picture()
+    with nodes.run() as node:
+        node.await_ready()
+        nodes.docker("exec", "--detach", node.name, "sh", "-c", STAY)
+        node.execute("sh", "-c", AWAIT_STAY)
+        node.post("/stop").raise_for_status()
+        assert node.wait() == 0
+        assert "is left" not in node.logs()
+    assert host.difference(before) == {}
+
+
 def await_running(client: kube.Client, name: str) -> None:
     """Wait until a pod of the namespace `default` is Running."""
     deadline = time.monotonic() + 60

@@ -290,6 +290,22 @@ def test_what_is_frozen_is_ended_and_let_go(
     assert (freezer / "own/freezer.state").read_text() == "FROZEN\n"
 
 
+def test_nothing_runs_any_more_once_the_last_processes_are_ended(tmp_path: pathlib.Path) -> None:
+    """As PID 1 of a namespace of its own, with an orphan of an orphan in it."""
+    program = (
+        "import os, pathlib, subprocess, sys; from p8s_supervisor import init;"
+        "init.CGROUPS = pathlib.Path(sys.argv[1]);"
+        "subprocess.run(['sh', '-c', 'setsid sleep 60 & setsid sleep 60 &'], check=True);"
+        "running = lambda: sorted(name for name in os.listdir('/proc') if name.isdecimal());"
+        "print(len(running())); init.end_processes(); print(running())"
+    )
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", program, tmp_path],
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    assert done.stdout == "3\n['1']\n"
+
+
 @pytest.mark.usefixtures("libc")
 def test_a_cgroup_that_is_in_use_is_told_and_does_not_end_the_stop(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]

@@ -149,6 +149,16 @@ def test_without_an_apiserver_only_processes_are_seen(
     assert [component.name for component in report.components(run, monitor)] == ["etcd", "kubelet"]
 
 
+def test_without_etcd_an_apiserver_is_not_waited_for(
+    run: context.Context, monitor: health.Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "missing", lambda: {"etcd": "backoff: no space left"})
+    described = report.describe(run, monitor)
+    assert [component["name"] for component in described["components"]] == ["etcd", "kubelet"]
+    assert "p8s_running_pods 0.0" in report.metrics(run, monitor)
+    assert typing.cast("fakes.KubeClient", run.client).requests == []
+
+
 def test_times_are_rounded_to_milliseconds(run: context.Context, monitor: health.Monitor) -> None:
     clock = fakes.Clock(1.23456)
     run.timeline = status.Timeline(origin=0.0, clock=clock)
