@@ -77,6 +77,7 @@ def resume(run: context.Context, monitor: health.Monitor) -> None:
         except (errors.P8sError, OSError, ValueError) as error:
             run.tell(f"resume: certificates are made anew: {error}")
             make_certificates(run)
+        completion.announce(run)
 
 
 def make_certificates(run: context.Context) -> None:

@@ -267,7 +267,6 @@ def begin_service(run: context.Context, monitor: health.Monitor) -> None:
     """What comes once the system runs; "ready" is said when nothing is missing."""
     if run.resumed:
         tell_resumed(run, monitor)
-        completion.announce(run)
         completion.start(run, monitor)
     else:
         completion.start(run, monitor, on_complete=lambda: tell_ready(run))
@@ -286,7 +285,7 @@ def begin_service(run: context.Context, monitor: health.Monitor) -> None:
 
 def tell_resumed(run: context.Context, monitor: health.Monitor) -> None:
     """That the sidecar is back, and how it finds the cluster."""
-    missing = monitor.look()
+    missing = {name: why for name, why in monitor.look().items() if name not in run.refused}
     found = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
     run.tell(f"the sidecar was started again; the cluster goes on, {found or 'ready'}")
 

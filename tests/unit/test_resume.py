@@ -57,6 +57,19 @@ def test_a_resume_that_cannot_be_does_not_stop_the_cluster(tmp_path: pathlib.Pat
     assert any(line.startswith("resume: there are no certificates") for line in story)
 
 
+def test_a_resumed_cluster_is_not_ready_before_what_is_to_come_is_known(
+    tmp_path: pathlib.Path,
+) -> None:
+    run = fakes.make_context(tmp_path, "--add-ons=storage")
+    run.resumed = True
+    refused: list[dict[str, str]] = []
+    begin = bootstrap.start_in_background(
+        run, health.Monitor(run), on_ready=lambda: refused.append(dict(run.refused))
+    )
+    begin.join(timeout=10)
+    assert [list(found) for found in refused] == [["add-on/storage"]]
+
+
 def test_a_resumed_cluster_is_not_told_to_be_ready_again(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
