@@ -129,16 +129,11 @@ def test_a_client_can_be_shared_between_threads(server: fakes.Server, client: ku
 
 
 def test_all_that_is_asked_within_a_limit_takes_so_long(
-    server: fakes.Server, client: kube.Client
+    server: fakes.Server, client: kube.Client, connect: Connect
 ) -> None:
     server.answers["GET /version"] = fakes.HttpAnswer(200, '{"major": "1"}')
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        lost = kube.Client(
-            f"https://127.0.0.1:{silent.getsockname()[1]}",
-            ca=pathlib.Path(client._ca),
-            certificate=pathlib.Path(client._certificate[0]),
-            key=pathlib.Path(client._certificate[1]),
-        )
+        lost = connect(f"https://127.0.0.1:{silent.getsockname()[1]}")
         began = time.monotonic()
         with kube.limited(0.3), kube.limited(60):
             assert client.get("/version") == {"major": "1"}
@@ -147,7 +142,6 @@ def test_all_that_is_asked_within_a_limit_takes_so_long(
                     lost.get("/version")
                 assert raised.value.status == 0
         took = time.monotonic() - began
-        lost._session.close()
     assert 0.3 <= took < 3
     assert client.get("/version") == {"major": "1"}
 
