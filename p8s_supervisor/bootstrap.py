@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import datetime
+import functools
 import threading
 
 from p8s_supervisor import (
@@ -205,7 +206,22 @@ def apply_manifests(run: context.Context, monitor: health.Monitor) -> None:
         return
     made = manifests.system(manifests.values(run.plan))
     for manifest in component_files.change_system(run.plan, made):
+        gates.pass_gate(
+            run,
+            "kube-apiserver",
+            f"its answer to {manifest['kind']} {manifest['metadata']['name']}",
+            functools.partial(_apply, client, manifest),
+        )
+
+
+def _apply(client: kube.Client, manifest: kube.Object) -> str | None:
+    try:
         client.apply(manifest)
+    except errors.KubeError as error:
+        if error.status:
+            raise
+        return error.message  # an answer may take longer than a request on a very slow machine
+    return None
 
 
 def await_ready(run: context.Context, monitor: health.Monitor) -> None:

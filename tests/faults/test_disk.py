@@ -10,8 +10,9 @@ import typing
 import pytest
 import requests
 
-from p8s_supervisor import wait
-from tests.cluster import nodes, test_images, test_plugin
+from p8s_supervisor import kube, wait
+from tests.bench import workloads
+from tests.cluster import nodes, pods, test_images, test_plugin
 from tests.faults import measure, writer
 
 if typing.TYPE_CHECKING:
@@ -27,9 +28,9 @@ FILL = f"! dd if=/dev/zero of={STATE}/filler bs=64k status=none"
 
 
 @contextlib.contextmanager
-def small_volume() -> typing.Iterator[str]:
+def small_volume(size: str = SIZE) -> typing.Iterator[str]:
     """A volume of its own file system, in memory."""
-    options = ("type=tmpfs", "device=tmpfs", f"o=size={SIZE}")
+    options = ("type=tmpfs", "device=tmpfs", f"o=size={size}")
     with nodes.volume(*(f"--opt={option}" for option in options)) as name:
         # A tmpfs is there as long as a container has it.
         keeper = nodes.docker(
@@ -158,6 +159,63 @@ def test_a_full_disk_refuses_and_loses_nothing(
         nodes.docker("start", node.name)
         node.await_ready()
         assert {*made, "after"} <= list_large(connect(node, tmp_path))
+
+
+def test_a_nearly_full_disk_costs_nothing_and_a_full_one_what_takes_most() -> None:
+    """kubelet evicts below a fiftieth: 20 MiB of a disk this small."""
+    writes = ["sh", "-c", "head -c 200M /dev/zero >/data/file; sleep 3600"]
+    greedy = pods.pod("greedy", writes)
+    greedy["spec"]["containers"][0]["volumeMounts"].append({"name": "data", "mountPath": "/data"})
+    greedy["spec"]["volumes"].append({"name": "data", "emptyDir": {}})
+    with (
+        small_volume("1g") as volume,
+        nodes.run(options=[f"--volume={volume}:{STATE}"]) as node,
+    ):
+        node.await_ready()
+        with workloads.connect(node.get("/kubeconfig").text) as client:
+            for pod in (greedy, pods.sleeper("modest")):
+                client.request("POST", "/api/v1/namespaces/default/pods", body=pod)
+            await_free(node, below=1024 - 200 - 100)
+            leave_free(node, 60)
+            time.sleep(15)  # longer than kubelet takes to look
+            assert read_phases(client) == {"greedy": ("Running", ""), "modest": ("Running", "")}
+            leave_free(node, 17)
+            expected = {"greedy": ("Failed", "Evicted"), "modest": ("Running", "")}
+            wait.until(
+                lambda: None if read_phases(client) == expected else str(read_phases(client)),
+                awaited="the eviction",
+                seconds=45,
+                interval=0.5,
+            )
+            node.await_ready(seconds=10)
+            assert "low on resource: ephemeral-storage" in node.get("/events?follow=false").text
+
+
+def find_free(node: nodes.Node) -> int:
+    """MiB that are free in the state volume."""
+    return int(node.execute("df", "--output=avail", "-m", STATE).split()[-1])
+
+
+def await_free(node: nodes.Node, *, below: int) -> None:
+    wait.until(
+        lambda: f"{free} MiB are free" if (free := find_free(node)) >= below else None,
+        awaited=f"less than {below} MiB",
+        seconds=30,
+        interval=0.2,
+    )
+
+
+def leave_free(node: nodes.Node, mebibytes: int) -> None:
+    taken = find_free(node) - mebibytes
+    node.execute("sh", "-c", f"head -c {taken}M /dev/zero >>{STATE}/filler")
+
+
+def read_phases(client: kube.Client) -> dict[str, tuple[str, str]]:
+    """Name → phase and reason, of the pods in the namespace default."""
+    return {
+        pod["metadata"]["name"]: (pod["status"]["phase"], pod["status"].get("reason", ""))
+        for pod in client.get("/api/v1/namespaces/default/pods")["items"]
+    }
 
 
 def connect_target(node: nodes.Node, folder: pathlib.Path) -> writer.Target:

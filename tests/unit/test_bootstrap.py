@@ -20,6 +20,7 @@ from p8s_supervisor import (
     errors,
     gates,
     health,
+    kube,
     manifests,
     ports,
     probes,
@@ -143,6 +144,41 @@ def test_system_manifests_are_applied_in_order(tmp_path: pathlib.Path) -> None:
         patch.setattr(client, "apply", applied.append)
         bootstrap.apply_manifests(run, health.Monitor(run))
     assert applied == objects
+
+
+def test_an_answer_that_takes_too_long_is_asked_for_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = fakes.KubeClient({})
+    run = fakes.make_context(tmp_path, client=client)
+    run.fresh = True
+    first, *_ = objects = manifests.system(manifests.values(run.plan))
+    answers = iter([errors.KubeError("The read operation timed out", status=0)])
+    applied: list[kube.Object] = []
+
+    def apply(manifest: kube.Object) -> None:
+        applied.append(manifest)
+        for error in answers:
+            raise error
+
+    monkeypatch.setattr(client, "apply", apply)
+    bootstrap.apply_manifests(run, health.Monitor(run))
+    assert applied == [first, *objects]
+
+
+def test_an_answer_that_says_no_ends_a_first_start(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = fakes.KubeClient({})
+    run = fakes.make_context(tmp_path, client=client)
+    run.fresh = True
+
+    def refuse(_: kube.Object) -> None:
+        raise errors.KubeError("ConfigMap coredns: is forbidden", status=403)
+
+    monkeypatch.setattr(client, "apply", refuse)
+    with pytest.raises(errors.KubeError, match="is forbidden"):
+        bootstrap.apply_manifests(run, health.Monitor(run))
 
 
 # --- failures
