@@ -6,8 +6,10 @@ for is of this container's life: what it lacks is put there again.
 
 from __future__ import annotations
 
+import collections.abc
 import contextlib
 import datetime
+import functools
 import threading
 
 from p8s_supervisor import balanced_services, context, errors, kube, virtual_addresses, watcher
@@ -25,7 +27,7 @@ COMPONENT = "p8s-loadbalancer"
 
 
 class Balancer:
-    """Sees the Services, and settles who has which address.
+    """A `watcher.Handler` for Services, which settles who has which address.
 
     Args:
         run: the context.
@@ -47,47 +49,27 @@ class Balancer:
         self._ended.wait()
         self._changed.set()
 
-    def follow(self) -> None:
-        """List and watch the Services until the end, again and again whatever breaks."""
-        pause = watcher.RETRY_SECONDS
-        while not self._ended.is_set():
-            try:
-                self.look()
-                pause = watcher.RETRY_SECONDS
-            except (errors.KubeError, ValueError, KeyError):
-                # As in `watcher.follow`: the next list has what was missed.
-                pause = min(2 * pause, watcher.LONGEST_RETRY_SECONDS)
-            self._ended.wait(pause)
-
-    def look(self) -> None:
-        """See the list, then each change of it, until the watch ends.
-
-        Raises:
-            KubeError: see `kube.Client.watch`; also where the stream says so itself.
-        """
-        listed = self._client.get(SERVICES, **SELECTOR)
-        services = map(balanced_services.read, listed["items"])
+    def forget(self, listed: collections.abc.Sequence[kube.Object]) -> None:
+        """See `watcher.Handler`: all at once, since an address goes by who has it already."""
+        services = map(balanced_services.read, listed)
         with self._lock:
             self._services = {one.uid: one for one in services if one is not None}
         self._changed.set()
-        version = listed["metadata"]["resourceVersion"]
-        for change in self._client.watch(
-            SERVICES, resource_version=version, seconds=WATCH_SECONDS, **SELECTOR
-        ):
-            if self._ended.is_set():
-                return
-            self._see(change)
 
-    def _see(self, change: kube.Object) -> None:
-        found = change["object"]
-        if change["type"] == "ERROR":
-            raise errors.KubeError(str(found.get("message")), status=int(found.get("code") or 0))
-        service = balanced_services.read(found) if change["type"] != "DELETED" else None
+    def see(self, found: kube.Object) -> None:
+        """See `watcher.Handler`."""
+        service = balanced_services.read(found)
+        if service is None:
+            self.drop(found)
+            return
         with self._lock:
-            if service is None:
-                self._services.pop(found["metadata"]["uid"], None)
-            else:
-                self._services[service.uid] = service
+            self._services[service.uid] = service
+        self._changed.set()
+
+    def drop(self, found: kube.Object) -> None:
+        """See `watcher.Handler`."""
+        with self._lock:
+            self._services.pop(found["metadata"]["uid"], None)
         self._changed.set()
 
     def work(self) -> None:
@@ -266,7 +248,16 @@ def begin(run: context.Context, ended: threading.Event) -> None:
     if run.client is None:
         return
     balancer = Balancer(run, run.client, ended)
-    for task in (balancer.follow, balancer.wake_at_end):
+    follow = functools.partial(
+        watcher.follow,
+        run.client,
+        SERVICES,
+        balancer,
+        ended=ended,
+        seconds=WATCH_SECONDS,
+        **SELECTOR,
+    )
+    for task in (follow, balancer.wake_at_end):
         threading.Thread(target=task, name="loadbalancer", daemon=True).start()
     balancer.work()
 

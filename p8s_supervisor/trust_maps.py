@@ -24,8 +24,12 @@ class Offers:
         self._done: set[str] = set()
 
     def forget(self, listed: collections.abc.Sequence[kube.Object]) -> None:
-        """See `watcher.Handler`: a namespace of the same name may be another one."""
+        """See `watcher.Handler`: a bundle may be gone."""
         self._done = set()
+
+    def drop(self, found: kube.Object) -> None:
+        """See `watcher.Handler`."""
+        self._done.discard(found["metadata"]["uid"])
 
     def see(self, found: kube.Object) -> None:
         """See `watcher.Handler`.
@@ -68,7 +72,8 @@ def start(run: context.Context) -> None:
     bundle = file.read_text(errors="replace")  # comments may be in any encoding
     threading.Thread(
         target=watcher.follow,
-        args=(run, NAMESPACES, Offers(run, run.client, bundle)),
+        args=(run.client, NAMESPACES, Offers(run, run.client, bundle)),
+        kwargs={"ended": run.stop},
         name="trust",
         daemon=True,
     ).start()

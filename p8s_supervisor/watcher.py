@@ -25,6 +25,9 @@ class Handler(typing.Protocol):
     def see(self, found: kube.Object) -> None:
         """An object as it is now; may be the same as before."""
 
+    def drop(self, found: kube.Object) -> None:
+        """An object that is gone."""
+
 
 class Warnings:
     """Records Kubernetes' events of type Warning, each once for each time that it was counted."""
@@ -37,6 +40,10 @@ class Warnings:
         """See `Handler`."""
         there = {event["metadata"]["uid"] for event in listed}
         self._counts = {uid: count for uid, count in self._counts.items() if uid in there}
+
+    def drop(self, found: kube.Object) -> None:
+        """See `Handler`."""
+        self._counts.pop(found["metadata"]["uid"], None)
 
     def see(self, found: kube.Object) -> None:
         """See `Handler`. What happened before the start is of an earlier life of the cluster."""
@@ -78,6 +85,11 @@ class Restarts:
                 self._counts |= {
                     (pod["metadata"]["name"], name): n for name, n, _ in _restarts(pod)
                 }
+
+    def drop(self, found: kube.Object) -> None:
+        """See `Handler`."""
+        pod = found["metadata"]["name"]
+        self._counts = {key: count for key, count in self._counts.items() if key[0] != pod}
 
     def see(self, found: kube.Object) -> None:
         """See `Handler`."""
@@ -121,63 +133,88 @@ def _count(event: kube.Object) -> int:
     return int((event.get("series") or {}).get("count") or event.get("count") or 1)
 
 
-def follow(run: context.Context, path: str, handler: Handler, **params: str) -> None:
-    """List and watch until the stop, again and again whatever breaks.
+def follow(
+    client: kube.Client,
+    path: str,
+    handler: Handler,
+    *,
+    ended: threading.Event,
+    seconds: int = WATCH_SECONDS,
+    **params: str,
+) -> None:
+    """List and watch until the end, again and again whatever breaks.
 
     Args:
-        run: the context, with its client.
+        client: the apiserver's.
         path: of the list.
         handler: is shown each object of each list, and each that changes.
+        ended: set at the end, which a watch that is open sees when something changes.
+        seconds: how long one watch stays open.
         params: more of the query, such as a field selector.
     """
     pause = RETRY_SECONDS
-    while not run.stop.is_set():
+    while not ended.is_set():
         try:
-            for found in look(run, path, **params):
-                if isinstance(found, list):
-                    handler.forget(found)
-                    for listed in found:
-                        handler.see(listed)
-                    pause = RETRY_SECONDS
-                else:
-                    handler.see(found)
+            for found in look(client, path, ended=ended, seconds=seconds, **params):
+                show(handler, found)
+                pause = RETRY_SECONDS
         except (errors.KubeError, ValueError, KeyError):
             # The apiserver is away, cannot go on from that version, or ended in the middle of an
             # answer: readiness names the reason, and the next list has what was missed.
             pause = min(2 * pause, LONGEST_RETRY_SECONDS)
-        run.stop.wait(pause)
+        ended.wait(pause)
 
 
 def look(
-    run: context.Context, path: str, **params: str
-) -> collections.abc.Iterator[list[kube.Object] | kube.Object]:
-    """The list, then each object of it that is made or changed, until the watch ends.
+    client: kube.Client,
+    path: str,
+    *,
+    ended: threading.Event,
+    seconds: int = WATCH_SECONDS,
+    **params: str,
+) -> collections.abc.Iterator[kube.Object]:
+    """The list, then each change of it, until the watch ends.
 
     Raises:
         KubeError: see `kube.Client.watch`; also where the stream says so itself.
     """
-    client = run.client
-    if client is None:
-        raise errors.KubeError("there is no apiserver yet", status=0)
     listed = client.get(path, **params)
-    yield listed["items"]
+    yield listed
     version = listed["metadata"]["resourceVersion"]
-    for change in client.watch(path, resource_version=version, seconds=WATCH_SECONDS, **params):
-        if run.stop.is_set():
+    for change in client.watch(path, resource_version=version, seconds=seconds, **params):
+        if ended.is_set():
             return
         if change["type"] == "ERROR":
             said = change["object"]
             raise errors.KubeError(str(said.get("message")), status=int(said.get("code") or 0))
-        if change["type"] in ("ADDED", "MODIFIED"):
-            yield change["object"]
+        if change["type"] != "BOOKMARK":
+            yield change
+
+
+def show(handler: Handler, found: kube.Object) -> None:
+    """Show a handler a list, or a change of one."""
+    if "type" not in found:
+        handler.forget(found["items"])
+        for listed in found["items"]:
+            handler.see(listed)
+    elif found["type"] == "DELETED":
+        handler.drop(found["object"])
+    else:
+        handler.see(found["object"])
 
 
 def start(run: context.Context) -> None:
     """Watch from threads of their own, which end with the cluster."""
+    if run.client is None:
+        return
     for name, path, handler, params in (
         ("warnings", EVENTS, Warnings(run), {"fieldSelector": "type=Warning"}),
         ("restarts", SYSTEM_PODS, Restarts(run), {}),
     ):
         threading.Thread(
-            target=follow, args=(run, path, handler), kwargs=params, name=name, daemon=True
+            target=follow,
+            args=(run.client, path, handler),
+            kwargs={"ended": run.stop, **params},
+            name=name,
+            daemon=True,
         ).start()

@@ -19,6 +19,7 @@ from p8s_supervisor import (
     kube,
     virtual_addresses,
     wait,
+    watcher,
 )
 from tests import fakes
 
@@ -172,9 +173,21 @@ def balance(tmp_path: pathlib.Path) -> Balance:
     return make
 
 
+def look(made: Balanced) -> None:
+    """See the list and what changes."""
+    for found in watcher.look(
+        made.client,
+        add_on_loadbalancer.SERVICES,
+        ended=made.ended,
+        seconds=1,
+        **add_on_loadbalancer.SELECTOR,
+    ):
+        watcher.show(made.balancer, found)
+
+
 def settle(made: Balanced) -> bool:
     """See the list and settle; whether something is left."""
-    made.balancer.look()
+    look(made)
     return made.balancer.settle()
 
 
@@ -296,7 +309,7 @@ def test_an_apiserver_that_is_away_is_asked_again(
 ) -> None:
     away = errors.KubeError("away", status=status)
     made = balance(make_client(make_service("web"), web=[away, "{}"]))
-    made.balancer.look()
+    look(made)
     with pytest.raises(errors.KubeError):
         made.balancer.settle()
     assert made.balancer.settle() is False
@@ -310,7 +323,7 @@ def test_an_event_that_is_refused_is_done_without(network: Network, balance: Bal
 def test_what_the_kernel_refused_is_tried_again(network: Network, balance: Balance) -> None:
     network.failures = [errors.CommandError("ip -batch -", code=1, output="no")]
     made = balance(make_client(make_service("web")))
-    made.balancer.look()
+    look(made)
     with pytest.raises(errors.CommandError):
         made.balancer.settle()
     assert list_statuses(made.client) == []
@@ -336,7 +349,7 @@ def test_a_command_that_fails_is_not_told_to_services(
 
     monkeypatch.setattr(virtual_addresses, "find_link", fail)
     made = balance(make_client(make_service("web")))
-    made.balancer.look()
+    look(made)
     with pytest.raises(errors.CommandError):
         made.balancer.settle()
 
@@ -356,6 +369,7 @@ def test_it_begins_and_ends(network: Network, balance: Balance) -> None:
     made.ended.set()
     part.join(timeout=10)
     assert not part.is_alive()
+    assert made.client.requests[0].params == add_on_loadbalancer.SELECTOR
 
 
 def test_without_a_client_it_does_not_begin(tmp_path: pathlib.Path) -> None:
@@ -368,7 +382,7 @@ def test_what_was_refused_is_tried_again_by_itself(
     monkeypatch.setattr(add_on_loadbalancer, "RETRY_SECONDS", 0.01)
     network.failures = [OSError("no such device")] * 3
     made = balance(make_client(make_service("web")))
-    made.balancer.look()
+    look(made)
     worker = threading.Thread(target=made.balancer.work)
     worker.start()
     wait.until(
@@ -404,35 +418,10 @@ def test_an_end_right_after_it_was_looked_for_is_seen(
     assert not worker.is_alive()
 
 
-def test_the_watch_begins_anew_whatever_breaks(
-    network: Network, balance: Balance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = make_client(
-        watch=[
-            make_changes(("ERROR", {"code": 410, "message": "too old"})),
-            errors.KubeError("away", status=0),
-            make_changes(),
-        ]
-    )
-    made, pauses = balance(client), []
-
-    def pause(seconds: float) -> bool:
-        pauses.append(seconds)
-        if len(pauses) == 4:
-            made.ended.set()
-        return made.ended.is_set()
-
-    monkeypatch.setattr(made.ended, "wait", pause)
-    made.balancer.follow()
-    assert pauses == [2.0, 4.0, 1.0, 1.0]
-    assert client.asked == [LIST, WATCH] * 4
-    assert client.requests[0].params == add_on_loadbalancer.SELECTOR
-
-
 def test_nothing_is_seen_after_the_end(network: Network, balance: Balance) -> None:
     made = balance(make_client(watch=make_changes(("ADDED", make_service("web")))))
     made.ended.set()
-    made.balancer.look()
+    look(made)
     assert made.balancer.settle() is False
 
 

@@ -93,6 +93,8 @@ def test_what_is_gone_is_forgotten(run: context.Context) -> None:
         warnings.see(make_event(uid))
     warnings.forget([make_event("b")])
     assert warnings._counts == {"b": 1}
+    warnings.drop(make_event("b"))
+    assert warnings._counts == {}
 
 
 # --- restarts
@@ -127,6 +129,9 @@ def test_what_a_later_list_has_is_new(run: context.Context) -> None:
     restarts.forget([make_pod("dns", 0)])
     restarts.forget([make_pod("dns", 1)])
     restarts.see(make_pod("dns", 1))
+    restarts.see(make_pod("gone", 0))
+    restarts.drop(make_pod("gone", 0))
+    assert set(restarts._counts) == {("dns", "main")}
     restarts.forget([])
     assert (messages(run), restarts._counts) == (["dns: main was started again"], {})
 
@@ -155,7 +160,13 @@ def follow(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
             return run.stop.is_set()
 
         monkeypatch.setattr(run.stop, "wait", wait)
-        watcher.follow(run, watcher.EVENTS, watcher.Warnings(run), fieldSelector="type=Warning")
+        watcher.follow(
+            client,
+            watcher.EVENTS,
+            watcher.Warnings(run),
+            ended=run.stop,
+            fieldSelector="type=Warning",
+        )
         return run, client, pauses
 
     return make
@@ -222,10 +233,11 @@ def test_pauses_grow_while_the_apiserver_is_away_and_begin_anew_after_it(follow:
     assert pauses == [2.0, 4.0, 8.0, 10.0, 10.0, 10.0, 1.0, 2.0]
 
 
-def test_without_a_client_it_is_tried_again(run: context.Context) -> None:
+def test_without_a_client_nothing_is_watched(run: context.Context) -> None:
     run.client = None
-    with pytest.raises(errors.KubeError):
-        list(watcher.look(run, watcher.EVENTS))
+    before = threading.active_count()
+    watcher.start(run)
+    assert threading.active_count() == before
 
 
 def test_nothing_is_seen_once_the_stop_has_begun(run: context.Context) -> None:
@@ -233,7 +245,7 @@ def test_nothing_is_seen_once_the_stop_has_begun(run: context.Context) -> None:
         {LIST: [make_list()], WATCH: [make_changes(("ADDED", make_event()))]}
     )
     run.stop.set()
-    assert list(watcher.look(run, watcher.EVENTS)) == [[]]
+    assert len(list(watcher.look(run.client, watcher.EVENTS, ended=run.stop))) == 1
 
 
 def test_both_watches_run_beside_each_other_and_end_with_the_cluster(
