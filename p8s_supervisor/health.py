@@ -14,7 +14,7 @@ from p8s_supervisor import context, files, kube, probes, processes, space, statu
 PROCESSES = ("etcd", "containerd", "kubelet")
 # How long one look serves all that ask: many clients that poll cost as much as one.
 FRESH_SECONDS = 0.1
-# For all that one look asks of kube-apiserver: who asks for /ready or /status waits no longer.
+# How long one look waits for kube-apiserver in vain: who asks for /ready or /status waits no longer.
 LOOK_SECONDS = 4.0
 
 

@@ -37,32 +37,33 @@ _RESOURCES = {
     ("rbac.authorization.k8s.io/v1", "ClusterRole"): ("clusterroles", False),
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): ("clusterrolebindings", False),
 }
-# For all that an answer of p8s asks of it, beside the conditions of readiness.
+# How long an answer of p8s' own waits for it in vain, beside the conditions of readiness.
 ASK_SECONDS = 2.0
-_limit = threading.local()
+_patience = threading.local()
 
 
 @contextlib.contextmanager
 def limited(seconds: float) -> collections.abc.Iterator[None]:
-    """What this thread asks within it takes so many seconds in all; what is left then is not asked.
+    """Within it this thread waits in vain for so many seconds in all; what is left then is not asked.
 
     An apiserver without its etcd answers nothing for minutes, and each request would be waited for.
+    One that is slow, and answers, is waited for.
     """
-    before = getattr(_limit, "end", math.inf)
-    _limit.end = min(before, time.monotonic() + seconds)
+    before = getattr(_patience, "left", math.inf)
+    begun = _patience.left = min(before, seconds)
     try:
         yield
     finally:
-        _limit.end = before
+        _patience.left = before - (begun - _patience.left)
 
 
 def limit(seconds: float) -> float:
-    """How long one request may take that was given so many seconds.
+    """How long one request may be waited for that was given so many seconds.
 
     Raises:
         KubeError: it is not to be made; see `limited`.
     """
-    left = getattr(_limit, "end", math.inf) - time.monotonic()
+    left = getattr(_patience, "left", math.inf)
     if left <= 0:
         raise errors.KubeError("kube-apiserver has not answered in time", status=0)
     return float(min(seconds, left))
@@ -125,7 +126,7 @@ class Client:
         """
         import requests
 
-        seconds = limit(seconds)
+        seconds, begun = limit(seconds), time.monotonic()
         try:
             answer = self._session.request(
                 method,
@@ -136,6 +137,7 @@ class Client:
                 timeout=seconds,
             )
         except requests.RequestException as error:
+            _patience.left = getattr(_patience, "left", math.inf) - (time.monotonic() - begun)
             raise errors.KubeError(_root_cause(error), status=0) from error
         if not answer.ok:
             raise errors.KubeError(_message(answer), status=answer.status_code)
