@@ -87,9 +87,7 @@ class Restarts:
                 }
 
     def drop(self, found: kube.Object) -> None:
-        """See `Handler`."""
-        pod = found["metadata"]["name"]
-        self._counts = {key: count for key, count in self._counts.items() if key[0] != pod}
+        """See `Handler`; a static pod's comes back at once, with the counts that it had."""
 
     def see(self, found: kube.Object) -> None:
         """See `Handler`."""

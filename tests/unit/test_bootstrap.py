@@ -134,25 +134,31 @@ def test_the_client_is_made_once(tmp_path: pathlib.Path) -> None:
     assert bootstrap.connect(run) is bootstrap.connect(run) is run.client
 
 
-def test_system_manifests_are_applied_in_order(tmp_path: pathlib.Path) -> None:
-    objects = manifests.system(manifests.values(fakes.make_plan(tmp_path)))
-    client = fakes.KubeClient({})
-    applied: list[typing.Any] = []
-    run = fakes.make_context(tmp_path, client=client)
-    run.fresh = True
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "apply", applied.append)
-        bootstrap.apply_manifests(run, health.Monitor(run))
-    assert applied == objects
+Apply = collections.abc.Callable[[kube.Object], None]
+ApplyFirst = collections.abc.Callable[[Apply], list[kube.Object]]
 
 
-def test_an_answer_that_takes_too_long_is_asked_for_again(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = fakes.KubeClient({})
-    run = fakes.make_context(tmp_path, client=client)
-    run.fresh = True
-    first, *_ = objects = manifests.system(manifests.values(run.plan))
+@pytest.fixture
+def apply_first(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> ApplyFirst:
+    """Applies the system's manifests in a first start, in a given way; gives the manifests."""
+
+    def run(apply: Apply) -> list[kube.Object]:
+        client = fakes.KubeClient({})
+        monkeypatch.setattr(client, "apply", apply)
+        made = fakes.make_context(tmp_path, client=client)
+        made.fresh = True
+        bootstrap.apply_manifests(made, health.Monitor(made))
+        return manifests.system(manifests.values(made.plan))
+
+    return run
+
+
+def test_system_manifests_are_applied_in_order(apply_first: ApplyFirst) -> None:
+    applied: list[kube.Object] = []
+    assert apply_first(applied.append) == applied
+
+
+def test_an_answer_that_takes_too_long_is_asked_for_again(apply_first: ApplyFirst) -> None:
     answers = iter([errors.KubeError("The read operation timed out", status=0)])
     applied: list[kube.Object] = []
 
@@ -161,24 +167,16 @@ def test_an_answer_that_takes_too_long_is_asked_for_again(
         for error in answers:
             raise error
 
-    monkeypatch.setattr(client, "apply", apply)
-    bootstrap.apply_manifests(run, health.Monitor(run))
-    assert applied == [first, *objects]
+    objects = apply_first(apply)
+    assert applied == [objects[0], *objects]
 
 
-def test_an_answer_that_says_no_ends_a_first_start(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = fakes.KubeClient({})
-    run = fakes.make_context(tmp_path, client=client)
-    run.fresh = True
-
+def test_an_answer_that_says_no_ends_a_first_start(apply_first: ApplyFirst) -> None:
     def refuse(_: kube.Object) -> None:
         raise errors.KubeError("ConfigMap coredns: is forbidden", status=403)
 
-    monkeypatch.setattr(client, "apply", refuse)
     with pytest.raises(errors.KubeError, match="is forbidden"):
-        bootstrap.apply_manifests(run, health.Monitor(run))
+        apply_first(refuse)
 
 
 # --- failures

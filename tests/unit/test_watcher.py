@@ -129,11 +129,16 @@ def test_what_a_later_list_has_is_new(run: context.Context) -> None:
     restarts.forget([make_pod("dns", 0)])
     restarts.forget([make_pod("dns", 1)])
     restarts.see(make_pod("dns", 1))
-    restarts.see(make_pod("gone", 0))
-    restarts.drop(make_pod("gone", 0))
-    assert set(restarts._counts) == {("dns", "main")}
     restarts.forget([])
     assert (messages(run), restarts._counts) == (["dns: main was started again"], {})
+
+
+def test_a_static_pod_s_object_that_is_made_anew_is_no_restart(run: context.Context) -> None:
+    restarts = watcher.Restarts(run)
+    restarts.forget([make_pod("kube-apiserver-p8s", 2)])
+    restarts.drop(make_pod("kube-apiserver-p8s", 2))
+    restarts.see(make_pod("kube-apiserver-p8s", 2))
+    assert messages(run) == []
 
 
 # --- list and watch
