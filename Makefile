@@ -6,7 +6,7 @@ KUBERNETES ?= $(lastword $(MINORS))
 IMAGE ?= $(call tag,$(KUBERNETES))
 export IMAGE KUBERNETES
 PYTHON = .venv/bin/python
-.PHONY: help engine image image-full up down check test test-faults test-minors test-vm conformance soak bench bench-addons bench-edits bench-peers lock bump outdated clean
+.PHONY: help engine image image-full up down check test test-faults test-minors test-vm conformance conformance-images soak bench bench-addons bench-edits bench-peers lock bump outdated clean
 .DEFAULT_GOAL = help
 
 help: ## this list
@@ -32,8 +32,9 @@ check: .venv/ready ## lint and strict types
 	@scripts/stage.sh format .venv/bin/ruff format --check
 	@scripts/stage.sh types .venv/bin/mypy
 
-test: image-full check ## everything: lint, types, unit, contract and cluster tests on the real image
-	$(PYTHON) -m pytest
+test: image-full conformance-images check ## everything: lint, types, unit, contract and cluster tests on the real image
+	$(PYTHON) -m pytest --numprocesses=2 tests/unit tests/contract
+	$(PYTHON) -m pytest tests/cluster tests/faults
 
 test-faults: image .venv/ready ## every fault FAULT_ROUNDS (20) times; build/faults.md has the times
 	FAULT_ROUNDS=$(or $(FAULT_ROUNDS),20) $(PYTHON) -m pytest tests/faults
@@ -47,6 +48,9 @@ smoke-%: engine .venv/ready
 
 test-vm: image-full ## on a stock Debian with systemd and cgroup v2, in a virtual machine; TESTS: what pytest is given there
 	tests/vm/run.sh $(TESTS)
+
+conformance-images: image .venv/ready ## what Kubernetes' own tests run in and ask for: 15 minutes once, then seconds
+	@scripts/stage.sh conformance-images $(PYTHON) -m tests.conformance --build
 
 conformance: image .venv/ready ## Kubernetes' own conformance tests, all that one node can run; MINUTES=55: so long, then again
 	$(PYTHON) -m tests.conformance $(if $(MINUTES),--minutes=$(MINUTES))
