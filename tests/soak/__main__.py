@@ -19,26 +19,30 @@ from tests.soak import churn, measures, plot, samples
 SAMPLE_SECONDS = 10.0
 # Before the first sample: components give memory back 15 s after their start.
 SETTLE_SECONDS = 60.0
-# In the end: kubelet forgets dead pods within a minute, Go gives memory back within minutes.
-LEFT_SECONDS = 180.0
+# In the end: kubelet forgets dead pods within a minute, Go gives memory back within minutes, and
+# kube-apiserver has etcd drop revisions five to ten minutes after they were replaced.
+LEFT_SECONDS = 660.0
 WARM_UP = 1 / 3
 
 # What components keep in memory after an hour of work is more than before the first: caches, and
-# heaps that Go makes no smaller. Their logs fill up until they are rotated, at 10 MB.
+# heaps that Go makes no smaller; plot.PAGE has what profiles say. Their logs fill up until they are
+# rotated, at 10 MB.
 KUBERNETES = (
-    "kube-apiserver",
     "kubelet",
     "kube-controller-manager",
     "kube-scheduler",
     "kube-proxy",
 )
-OTHERS = tuple(name for name in samples.COMPONENTS if name not in (*KUBERNETES, "etcd"))
+OTHERS = tuple(
+    name for name in samples.COMPONENTS if name not in (*KUBERNETES, "kube-apiserver", "etcd")
+)
 MEASURES = (
     measures.Measure(name="memory", unit="MB", left=250, per_event=0.003),
     measures.Measure(name="kernel memory", unit="MB", slack=25, left=40),
     measures.Measure(name="etcd (memory)", unit="MB", slack=10, left=40, per_event=0.003),
+    measures.Measure(name="kube-apiserver (memory)", unit="MB", slack=50, left=130),
     *(
-        measures.Measure(name=f"{name} (memory)", unit="MB", slack=15, left=130)
+        measures.Measure(name=f"{name} (memory)", unit="MB", slack=20, left=40)
         for name in KUBERNETES
     ),
     *(measures.Measure(name=f"{name} (memory)", unit="MB", slack=5, left=20) for name in OTHERS),
@@ -52,8 +56,9 @@ MEASURES = (
     measures.Measure(name="processes of pods", unit="", slack=2),
     measures.Measure(name="cgroups", unit="", slack=2),
     measures.Measure(name="mounts", unit="", slack=5),
-    measures.Measure(name="containers", unit="", slack=2),
-    measures.Measure(name="snapshots", unit="", slack=2),
+    # 1,800 are made in an hour. Dead ones go once a minute: between 25 and 60 are there.
+    measures.Measure(name="containers", unit="", slack=30),
+    measures.Measure(name="snapshots", unit="", slack=30),
     measures.Measure(name="veths", unit="", slack=1),
     measures.Measure(name="packet rules", unit="", slack=10),
     measures.Measure(name="connections tracked", unit="", slack=50, left=200),

@@ -80,6 +80,17 @@ warm-up of a third of the run. *Allowed* is the test's bound. *Left* is what the
 is deleted and has settled, than before. Kubernetes keeps events for an hour: what they take in etcd (their number
 times 2.5 KB, 3 KB of memory) is not counted as growth.
 
+What grows and is bounded, by heap profiles of such a run (each after a forced collection):
+
+- kube-apiserver: what lives in its heap does not grow (134 MB after 8 minutes, then every four 131, 135, 134, 132 and
+  141), nor does the heap that is in use (252 to 262 MB). Its process creeps by 10 to 40 MB an hour, since a heap stays as
+  wide as it was in its busiest moment, until it is idle.
+- kubelet: 12 MB an hour. Each process remembers the last 4,096 events that it told, to count repeated ones; these
+  fill up in about an hour.
+- Dead containers go once a minute. Some 1,800 are made in an hour: that none is left tells more than the slope.
+- etcd: what was replaced or deleted is dropped five to ten minutes later; its file keeps its size.
+- etcd's log: five files of 64 MB at most, the third after some 40 minutes of this.
+
 | measure | unit | before | median | growth an hour | allowed | left | allowed |
 |---|---|--:|--:|--:|--:|--:|--:|
 {rows}
