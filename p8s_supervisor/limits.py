@@ -7,12 +7,16 @@ import os
 import pathlib
 import typing
 
+from p8s_supervisor import errors
+
 MIB = 1 << 20
 # For what runs beside the pods: etcd, containerd and its shims, kubelet, the sidecar. Idle it is
 # 170 MiB, in a soak with 20 pods 240 MiB.
 OWN_MEMORY = 256 * MIB
-# A start with less was seen to run out of memory.
+# With less a cluster was seen to run out of memory: with 512 MiB a minute after a start that went
+# well, with 384 in the start.
 LEAST_MEMORY = 768 * MIB
+HOPELESS_MEMORY = 448 * MIB
 # kubelet evicts pods for room on the disk below a fiftieth of it, and on a large disk below this.
 MOST_ROOM = 1024 * MIB
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
@@ -109,10 +113,18 @@ def eviction_room(disk: int) -> dict[str, str]:
 
 
 def find_lack(limits: Limits) -> str | None:
-    """Why a start is likely to run out of memory; None where it is not."""
+    """Why a cluster is likely to run out of memory; None where it is not.
+
+    Raises:
+        P8sError: not even a start would have enough.
+    """
     if limits.memory is None or limits.memory >= LEAST_MEMORY:
         return None
-    return (
-        f"the container may use {limits.memory // MIB} MiB of memory; a cluster needs "
-        f"{LEAST_MEMORY // MIB} MiB and what its workloads take: docker run --memory=…"
-    )
+    told = f"the container may use {limits.memory // MIB} MiB of memory"
+    needed = f"{LEAST_MEMORY // MIB} MiB and what its workloads take"
+    if limits.memory < HOPELESS_MEMORY:
+        raise errors.P8sError(
+            f"{told}: too little for any start",
+            hint=f"a cluster needs {needed}: docker run --memory=…",
+        )
+    return f"{told}; a cluster needs {needed}: docker run --memory=…"

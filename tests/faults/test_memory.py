@@ -11,6 +11,7 @@ import pytest
 from p8s_supervisor import kube, wait
 from tests.bench import workloads
 from tests.cluster import nodes, pods
+from tests.faults import test_disk
 
 OPTIONS = ("--memory=1g", "--memory-swap=1g", "--cpus=1", "--pids-limit=2048")
 PODS = "/api/v1/namespaces/default/pods"
@@ -136,10 +137,19 @@ def find_told(node: nodes.Node) -> str | None:
     return None if "low on resource: memory" in told else "it says nothing of the eviction"
 
 
-def test_too_little_memory_says_so() -> None:
+def test_too_little_memory_is_refused_at_once() -> None:
+    with nodes.run(options=["--memory=384m", "--memory-swap=384m"]) as node:
+        assert node.wait(seconds=10) == 1
+        assert "the container may use 384 MiB of memory: too little for any start" in node.logs()
+        assert "hint: a cluster needs 768 MiB" in node.logs()
+        assert "Traceback" not in node.logs()
+
+
+def test_little_memory_is_told() -> None:
     with nodes.run(options=["--memory=512m", "--memory-swap=512m"]) as node:
-        assert node.wait() == 1
-        assert "the container may use 512 MiB of memory; a cluster needs 768 MiB" in node.logs()
+        test_disk.await_story(
+            node, "the container may use 512 MiB of memory; a cluster needs 768 MiB", seconds=10
+        )
 
 
 def test_the_least_memory_is_enough_for_a_start() -> None:

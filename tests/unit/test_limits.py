@@ -8,7 +8,7 @@ import typing
 
 import pytest
 
-from p8s_supervisor import limits
+from p8s_supervisor import errors, limits
 
 GIB = 1 << 30
 HOST = {
@@ -91,6 +91,10 @@ def test_too_little_memory_is_told() -> None:
     assert told is not None
     assert "may use 512 MiB" in told
     assert "768 MiB" in told
+    with pytest.raises(
+        errors.P8sError, match="may use 447 MiB of memory: too little for any start"
+    ):
+        limits.find_lack(make(447 << 20))
 
 
 ROOMS = {
