@@ -138,6 +138,15 @@ class Node:
         """Wait for the container's end and give its exit code."""
         return int(docker("wait", self.name, seconds=seconds))
 
+    def await_story(self, told: str, *, seconds: float) -> None:
+        """Wait for words in the container's log."""
+        wait.until(
+            lambda: None if told in self.logs() else self.logs()[-2000:],
+            awaited=f"{told!r} in the log",
+            seconds=seconds,
+            interval=0.5,
+        )
+
     def remove(self) -> None:
         """Remove the container and its anonymous volume."""
         docker("rm", "--force", "--volumes", self.name, check=False)  # --rm may be at it already

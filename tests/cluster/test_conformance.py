@@ -17,7 +17,7 @@ def test_quick_conformance_tests_pass(tmp_path: pathlib.Path) -> None:
     if not images.is_built(version):
         pytest.skip(
             "Kubernetes' tests are not built, which takes some 15 minutes once: "
-            "python -m tests.conformance --build"
+            "make conformance-images"
         )
     wanted = images.list_images(version)
     with nodes.run() as node:

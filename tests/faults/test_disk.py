@@ -51,15 +51,6 @@ def large(name: str, letter: str = "x") -> writer.Answer:
     return {"metadata": {"name": name}, "data": {"large": letter * LARGE}}
 
 
-def await_story(node: nodes.Node, told: str, *, seconds: float) -> None:
-    wait.until(
-        lambda: None if told in node.logs() else node.logs()[-2000:],
-        awaited=f"{told!r} in the log",
-        seconds=seconds,
-        interval=0.5,
-    )
-
-
 def write_until_refused(client: writer.Client, prefix: str, *, most: int = 60) -> list[str]:
     """Make large ConfigMaps until one is refused; gives those that were acknowledged."""
     made: list[str] = []
@@ -128,7 +119,7 @@ def test_a_full_disk_refuses_and_loses_nothing(
         assert answer.status_code == 507, answer.text
         assert "the disk is full" in answer.json()["detail"]
         made += write_until_refused(client, "full")
-        await_story(node, "disk: no space left", seconds=15)
+        node.await_story("disk: no space left", seconds=15)
         # A full disk ends etcd, and kube-apiserver without it leaves every request open.
         began = time.monotonic()
         assert "disk" in node.status()["missing"]
@@ -138,7 +129,7 @@ def test_a_full_disk_refuses_and_loses_nothing(
         node.execute("rm", f"{STATE}/filler")
         freed = time.monotonic()
         seconds = node.await_ready(seconds=30) - freed
-        await_story(node, "disk: well again", seconds=15)
+        node.await_story("disk: well again", seconds=15)
         found = test_images.list_images(node)
         assert found["images"] == images["images"]
         assert set(found["blobs"]) <= set(images["blobs"])
@@ -253,8 +244,8 @@ def test_old_revisions_that_fill_etcd_are_cleared_away(tmp_path: pathlib.Path) -
         client.call("POST", body=large("one"))
         with pytest.raises(requests.RequestException):
             overwrite(client, "one")
-        await_story(node, "etcd-space: etcd's store is full", seconds=15)
-        await_story(node, "etcd-space: well again", seconds=15)
+        node.await_story("etcd-space: etcd's store is full", seconds=15)
+        node.await_story("etcd-space: well again", seconds=15)
         assert "etcd: defragmented in" in node.logs()
         client.call("PUT", "one", large("one"))
         assert list_large(client) == {"one"}

@@ -11,7 +11,6 @@ import pytest
 from p8s_supervisor import kube, wait
 from tests.bench import workloads
 from tests.cluster import nodes, pods
-from tests.faults import test_disk
 
 OPTIONS = ("--memory=1g", "--memory-swap=1g", "--cpus=1", "--pids-limit=2048")
 PODS = "/api/v1/namespaces/default/pods"
@@ -147,8 +146,8 @@ def test_too_little_memory_is_refused_at_once() -> None:
 
 def test_little_memory_is_told() -> None:
     with nodes.run(options=["--memory=512m", "--memory-swap=512m"]) as node:
-        test_disk.await_story(
-            node, "the container may use 512 MiB of memory; a cluster needs 768 MiB", seconds=10
+        node.await_story(
+            "the container may use 512 MiB of memory; a cluster needs 768 MiB", seconds=10
         )
 
 
