@@ -19,6 +19,9 @@ _WRONG_FLAG = ("Error: ", "flag ", "invalid ")
 _STACK = re.compile(r',"stacktrace":"(?:[^"\\]|\\.)*"')
 # A pod that has ended this often in one start is not waited for any longer.
 ATTEMPTS = 2
+# kube-controller-manager ends where kube-apiserver is not healthy within 10 s: on a slow host that is no
+# failure of its own. Source: cmd/kube-controller-manager/app/controllermanager.go, CreateControllerContext.
+WAITED = "failed to wait for apiserver being healthy"
 # What kubelet and kube-proxy say of a field that they do not know, and then go on without it.
 LENIENT = "Using lenient decoding as strict decoding failed"
 
@@ -87,7 +90,8 @@ def raise_failure(run: context.Context) -> None:
     """Say so at once when a component will not come up any more.
 
     Raises:
-        ComponentFailedError: supervisord gave a process up, or a pod ended twice.
+        ComponentFailedError: supervisord gave a process up, or a pod ended twice, and not because
+            it waited for kube-apiserver in vain.
     """
     for process in run.supervisor.list_processes():
         if process.state == "FATAL":
@@ -103,7 +107,9 @@ def raise_failure(run: context.Context) -> None:
             # A new container, and maybe on an older volume: there kubelet goes on counting. Or a pod
             # with other flags than at the last start: there it begins anew.
             first = run.attempts[name] = first_attempt(run.plan.paths, name) - 1
-        if last - first > ATTEMPTS:
+        if last - first > ATTEMPTS and _waited(run.plan.paths, name, since=first):
+            run.attempts[name] = last
+        elif last - first > ATTEMPTS:
             raise errors.ComponentFailedError(
                 name, "it keeps ending", log_tail=log_tail(run.plan.paths, name)
             )
@@ -118,6 +124,13 @@ def pod_logs(places: paths.Paths, name: str) -> list[pathlib.Path]:
 def last_attempt(places: paths.Paths, name: str) -> int:
     """The number of a system pod's latest attempt, which kubelet names its log by; -1: none."""
     return max(_attempts(places, name), default=-1)
+
+
+def _waited(places: paths.Paths, name: str, *, since: int) -> bool:
+    """Whether an attempt after that number ended because kube-apiserver was not healthy yet."""
+    logs = pod_logs(places, name)
+    counted = [log for log in logs if log.stem.isdigit() and int(log.stem) > since]
+    return any(WAITED in line for log in counted for line in files.tail(log, lines=LOG_LINES))
 
 
 def first_attempt(places: paths.Paths, name: str) -> int:

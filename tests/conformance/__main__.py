@@ -3,7 +3,7 @@
 What has a result (build/conformance/VERSION.json) for this very image is not run again: a run that was broken
 off, or that had only an hour, goes on where it was.
 
-usage: python -m tests.conformance [--minutes=55] [--fresh | --retry] [--match=TEXT]
+usage: python -m tests.conformance [--minutes=55] [--fresh | --retry] [--match=TEXT] [--restarted]
 
 Exit code: 0, every test that one node can run passes; 1, one fails; 3, some have not run yet.
 """
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--match", default="", help="only tests that have this in their name")
     parser.add_argument("--fresh", action="store_true", help="forget all results")
     parser.add_argument("--retry", action="store_true", help="run what failed again")
+    parser.add_argument("--restarted", action="store_true", help="on a cluster that was restarted")
     parser.add_argument("--build", action="store_true", help="build, and run nothing")
     chosen = parser.parse_args()
     # As Ctrl-C: what was made is removed.
@@ -51,7 +52,12 @@ def main() -> None:
     known = results.read_known(results.KNOWN.read_text())
     left = choose(tests, store.results, retry=chosen.retry, match=chosen.match)
     if left:
-        run(left, built, version, store, processes=chosen.processes, deadline=deadline)
+        with nodes.run() as node:
+            prepare(node, built, restarted=chosen.restarted)
+            run(left, node, built, version, store, processes=chosen.processes, deadline=deadline)
+        print(
+            f"conformance: {_log(version).relative_to(pathlib.Path.cwd())} has what the tests said"
+        )
     verdict = results.judge(tests, store.results, known)
     minor = ".".join(version.split(".")[:2])
     section = report.render(version, verdict, store.results, known)
@@ -80,8 +86,20 @@ def choose(
     return [test for test in tests if match in test and is_left(test)]
 
 
+def prepare(
+    node: nodes.Node, built: collections.abc.Sequence[images.Image], *, restarted: bool
+) -> None:
+    """Have a new cluster ready, with the tests' images in it, and start it once more if so wished."""
+    node.await_ready()
+    images.load(node, built)
+    if restarted:
+        nodes.docker("restart", "--time=60", node.name)
+        node.await_ready()
+
+
 def run(
     tests: collections.abc.Sequence[str],
+    node: nodes.Node,
     built: collections.abc.Sequence[images.Image],
     version: str,
     store: results.Store,
@@ -89,27 +107,26 @@ def run(
     processes: int,
     deadline: float,
 ) -> None:
-    """Run tests on a new cluster, batch by batch, each batch's results kept at once."""
-    log = BUILD / f"{version}.log"
+    """Run tests batch by batch, each batch's results kept at once."""
     done = 0
-    with nodes.run() as node:
-        node.await_ready()
-        images.load(node, built)
-        with (
-            images.run_registry(node, version, built),
-            suite.attach(node, version, log=log) as attached,
-        ):
-            for batch in suite.split(tests, size=BATCH):
-                minutes = (deadline - time.monotonic()) / 60
-                if minutes < 1:
-                    print("conformance: the time is over")
-                    return
-                begun = time.monotonic()
-                found = attached.run(batch, processes=processes, minutes=minutes)
-                store.add(found)
-                done += len(batch)
-                _tell(done, len(tests), found, time.monotonic() - begun)
-    print(f"conformance: {log.relative_to(pathlib.Path.cwd())} has what the tests said")
+    with (
+        images.run_registry(node, version, built),
+        suite.attach(node, version, log=_log(version)) as attached,
+    ):
+        for batch in suite.split(tests, size=BATCH):
+            minutes = (deadline - time.monotonic()) / 60
+            if minutes < 1:
+                print("conformance: the time is over")
+                return
+            begun = time.monotonic()
+            found = attached.run(batch, processes=processes, minutes=minutes)
+            store.add(found)
+            done += len(batch)
+            _tell(done, len(tests), found, time.monotonic() - begun)
+
+
+def _log(version: str) -> pathlib.Path:
+    return BUILD / f"{version}.log"
 
 
 def _tell(done: int, total: int, found: results.Results, seconds: float) -> None:

@@ -154,3 +154,11 @@ def test_little_memory_is_told() -> None:
 def test_the_least_memory_is_enough_for_a_start() -> None:
     with nodes.run(options=["--memory=768m", "--memory-swap=768m"]) as node:
         node.await_ready()
+
+
+def test_half_a_core_is_enough_for_a_start() -> None:
+    """It is slow, and nothing is ended for being slow: to begin anew would make it slower still."""
+    with nodes.run("--start-timeout=300s", options=["--cpus=0.5"]) as node:
+        node.await_ready(seconds=300)
+        restarts = {each["name"]: each["restarts"] for each in node.status()["components"]}
+        assert restarts["kube-apiserver"] == 0, restarts

@@ -276,6 +276,24 @@ def test_attempts_of_earlier_starts_do_not_count(
     assert failed is fails
 
 
+def test_an_end_for_want_of_a_healthy_apiserver_is_no_failure(tmp_path: pathlib.Path) -> None:
+    run = fakes.make_context(tmp_path)
+    name = "kube-controller-manager"
+    run.attempts = {name: -1}
+    waited = f'F E1130 14:38:30 1 run.go:72] "command failed" err="{gates.WAITED}: timed out"\n'
+    for attempt in range(4):
+        make_static_pod_log(run, name, attempt, f"2026-01-01T00:00:00Z stderr {waited}")
+        gates.raise_failure(run)
+    # Its own failures, from then on: they count as ever.
+    for attempt in range(4, 8):
+        make_static_pod_log(run, name, attempt, "2026-01-01T00:00:00Z stderr F unknown flag\n")
+        gates.raise_failure(run)
+    make_static_pod_log(run, name, 8, "2026-01-01T00:00:00Z stderr F unknown flag\n")
+    with pytest.raises(errors.ComponentFailedError, match="it keeps ending") as caught:
+        gates.raise_failure(run)
+    assert caught.value.log_tail == ("unknown flag",)
+
+
 def test_log_tail_of_a_process_is_its_last_lines(tmp_path: pathlib.Path) -> None:
     places = fakes.make_plan(tmp_path).paths
     places.logs.mkdir(parents=True)
