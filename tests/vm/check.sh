@@ -16,10 +16,10 @@ export IMAGE SLOW
 say "$(systemd-detect-virt): work takes $SLOW times as long as on the host, and so long is waited"
 docker load --quiet --input /share/images.tar
 say "the images are loaded"
-for namespace in private host; do
-  CLOCK=1 bash tests/vm/smoke.sh --cgroupns=$namespace
-  say "smoke with --cgroupns=$namespace passed"
-done
+smoke() { bash tests/vm/smoke.sh --cgroupns="$1"; say "smoke with --cgroupns=$1 passed"; }
+# The clock is the same in both.
+CLOCK=1 smoke private
+smoke host
 [ "${TESTS:-}" != none ] || exit 0
 # Debian's own packages: what they warn of is not ours.
 python3 -m pytest -p tests.vm.slow -p no:cacheprovider -o filterwarnings=default -o timeout=$((300 * SLOW)) ${TESTS:-$TELLING}

@@ -5,7 +5,7 @@
 # CLOCK (0; with 1 the host's clock is set a day ahead under the cluster, and back: only on a machine of your own)
 set -euo pipefail
 
-IMAGE=${IMAGE:-p8s:latest} SLOW=${SLOW:-1} CLOCK=${CLOCK:-0} NAME=p8s-smoke LOOKS=150
+IMAGE=${IMAGE:-p8s:latest} SLOW=${SLOW:-1} CLOCK=${CLOCK:-0} NAME=p8s-smoke WATCH=150
 step() { printf '%7.1f s  %s\n' "$(($(date +%s%N) / 1000000 - started))e-3" "$1"; }
 started=$(($(date +%s%N) / 1000000))
 die() { step "FAILED: $1"; docker logs $NAME 2>&1 | tail -n 40; exit 1; }
@@ -38,15 +38,16 @@ check_works() {
   kubectl exec limited -- python3 -c 'import socket, sys; print(socket.gethostbyname(sys.argv[1]))' "$1.default.svc.cluster.local"
   kubectl delete "pod/$1" "service/$1" --now
 }
-# Longer than a node's lease is waited for; a second at a time, since a red one comes and goes.
+# Longer than a node's lease is waited for; each second, since a red one comes and goes.
 watch_ready() {
-  local red=0 _
-  for _ in $(seq $LOOKS); do
+  local red=0 looks=0 until=$((SECONDS + WATCH))
+  while ((SECONDS < until)); do
+    looks=$((looks + 1))
     [ "$(curl -s -o /tmp/p8s-ready -w '%{http_code}' http://127.0.0.1:8989/ready)" = 200 ] ||
       { red=$((red + 1)); cat /tmp/p8s-ready; }
     sleep 1
   done
-  await_ready; step "$1: red for $red of $LOOKS looks"
+  await_ready; step "$1: red for $red of $looks looks"
 }
 # The step of the clock itself is not in the seconds that are told after it.
 jump() {
