@@ -6,8 +6,11 @@ What etcd itself lost is seen by `etcd_mark`, and a CA by `pki`.
 from __future__ import annotations
 
 import json
+import pathlib
+import time
+import typing
 
-from p8s_supervisor import context, errors, etcd_birth, etcd_files, etcd_mark, record, space
+from p8s_supervisor import context, errors, etcd_birth, etcd_files, etcd_mark, files, record, space
 
 # kubelet ends at one that it cannot read. They say which processors, memory and resources pods were
 # given; with the policies that kubelet has here it finds that in the pods again.
@@ -18,6 +21,10 @@ KUBELET_STATES = (
     "allocated_pods_state",
     "actuated_pods_state",
 )
+# What containerd keeps of a container beside its database.
+# Source: containerd's internal/cri/store/container/status.go, versionedStatus.
+CONTAINER_STATES = "io.containerd.grpc.v1.cri/containers/*/status"
+MOMENTS = ("CreatedAt", "StartedAt", "FinishedAt")
 
 
 def check(run: context.Context) -> None:
@@ -36,6 +43,7 @@ def check(run: context.Context) -> None:
         run.tell("an earlier start ended while etcd was made: it is made anew; it held nothing yet")
     if not run.resumed:
         set_kubelet_states_aside(run)
+        date_containers_back(run)
 
 
 def check_space(run: context.Context) -> None:
@@ -144,6 +152,42 @@ def set_kubelet_states_aside(run: context.Context) -> None:
             aside = file.with_name(f"{name}.damaged")
             file.rename(aside)
             run.tell(f"{file} is damaged: kubelet makes it anew; the old one is {aside.name}")
+
+
+def date_containers_back(run: context.Context) -> None:
+    """Have no container, all of which have ended, be of a time to come: the clock was set back.
+
+    kubelet takes that of a pod's containers which was created last for the present one. Of
+    tomorrow, it would hide the one that is started now: kubelet makes that again each second, is
+    refused for its name, and the pod is never ready.
+    """
+    now = time.time_ns()
+    ahead = {}
+    for file in run.plan.paths.containerd_root.glob(CONTAINER_STATES):
+        state = _read_state(file)
+        if any(state.get(name, 0) > now for name in MOMENTS):
+            ahead[file] = state
+    if not ahead:
+        return
+    shift = max(state[name] for state in ahead.values() for name in MOMENTS) - now
+    for file, state in ahead.items():
+        # All by as much, so that their order stays.
+        back = {name: state[name] - shift for name in MOMENTS if state[name] > now}
+        text = json.dumps(state | back, separators=(",", ":"))
+        files.write(file, text, mode=0o600, durable=True)
+    run.tell(
+        f"the clock was set back by {shift / 1e9:.0f} s or more since containers were made: "
+        f"{len(ahead)} of them, which have ended, are dated back"
+    )
+
+
+def _read_state(file: pathlib.Path) -> dict[str, typing.Any]:
+    """A container's state; empty where it is none: containerd tells of it, and goes on."""
+    try:
+        state = json.loads(file.read_bytes())
+        return state if all(isinstance(state[name], int) for name in MOMENTS) else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 def hint(run: context.Context, component: str) -> str:

@@ -161,4 +161,4 @@ def test_half_a_core_is_enough_for_a_start() -> None:
     with nodes.run("--start-timeout=300s", options=["--cpus=0.5"]) as node:
         node.await_ready(seconds=300)
         restarts = {each["name"]: each["restarts"] for each in node.status()["components"]}
-        assert restarts["kube-apiserver"] == 0, restarts
+        assert restarts["kube-apiserver-p8s"] == 0, restarts

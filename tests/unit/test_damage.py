@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import time
 
 import pytest
 
@@ -174,6 +175,57 @@ def test_a_damaged_state_of_kubelet_is_set_aside(
     assert story == [f"{file} is damaged: kubelet makes it anew; the old one is {name}.damaged"]
     others = set(damage.KUBELET_STATES) - {name}
     assert all((run.plan.paths.kubelet_state / other).exists() for other in others)
+
+
+# --- the clock
+
+NOW = 1_800_000_000_000_000_000
+DAY = 86_400_000_000_000
+
+
+def write_container(run: context.Context, name: str, created: int, ended: int) -> pathlib.Path:
+    root = run.plan.paths.containerd_root
+    file = root / damage.CONTAINER_STATES.replace("*", name)
+    file.parent.mkdir(parents=True)
+    moments = {"CreatedAt": created, "StartedAt": created + 1, "FinishedAt": ended}
+    file.write_text(json.dumps({"Version": "v1", **moments, "ExitCode": 3}))
+    return file
+
+
+def test_containers_of_a_time_to_come_are_dated_back(
+    run: context.Context, story: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: NOW)
+    earlier = write_container(run, "earlier", NOW - 9, NOW - 5)
+    before = earlier.read_text()
+    made_ahead = write_container(run, "ahead", NOW + DAY - 30, NOW - 3)
+    later = write_container(run, "later", NOW + DAY - 20, NOW + DAY)
+    damage.check(run)
+    assert earlier.read_text() == before
+    assert json.loads(made_ahead.read_text()) == {
+        "Version": "v1",
+        "CreatedAt": NOW - 30,
+        "StartedAt": NOW - 29,
+        "FinishedAt": NOW - 3,
+        "ExitCode": 3,
+    }
+    assert json.loads(later.read_text())["CreatedAt"] == NOW - 20
+    assert json.loads(later.read_text())["FinishedAt"] == NOW
+    assert len(story) == 1
+    assert "set back by 86400 s or more" in story[0]
+    assert "2 of them" in story[0]
+    damage.check(run)
+    assert len(story) == 1
+
+
+@pytest.mark.parametrize("text", ["", "x", "5", "{}", '{"CreatedAt": "x"}'], ids=repr)
+def test_a_container_s_state_that_is_none_is_left(
+    run: context.Context, story: list[str], text: str
+) -> None:
+    file = write_container(run, "odd", 1, 2)
+    file.write_text(text)
+    damage.check(run)
+    assert (file.read_text(), story) == (text, [])
 
 
 # --- room
