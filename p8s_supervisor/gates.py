@@ -126,23 +126,23 @@ def last_attempt(places: paths.Paths, name: str) -> int:
     return max(_attempts(places, name), default=-1)
 
 
-def _waited(places: paths.Paths, name: str, *, since: int) -> bool:
-    """Whether an attempt after that number ended because kube-apiserver was not healthy yet."""
-    logs = pod_logs(places, name)
-    counted = [log for log in logs if log.stem.isdigit() and int(log.stem) > since]
-    return any(WAITED in line for log in counted for line in files.tail(log, lines=LOG_LINES))
-
-
 def first_attempt(places: paths.Paths, name: str) -> int:
     """The number of the earliest attempt that there is a log of; 0: none yet."""
     return min(_attempts(places, name), default=0)
 
 
-def _attempts(places: paths.Paths, name: str) -> list[int]:
+def _waited(places: paths.Paths, name: str, *, since: int) -> bool:
+    """Whether an attempt after that number ended because kube-apiserver was not healthy yet."""
+    counted = [log for attempt, log in _attempts(places, name).items() if attempt > since]
+    return any(WAITED in line for log in counted for line in files.tail(log, lines=LOG_LINES))
+
+
+def _attempts(places: paths.Paths, name: str) -> dict[int, pathlib.Path]:
+    """A system pod's attempts, and their logs."""
     logs = pod_logs(places, name)
     # Of an earlier pod of that name there may be some too.
-    stems = [log.stem for log in logs if log.parent == logs[-1].parent]
-    return [int(stem) for stem in stems if stem.isdigit()]
+    latest = [log for log in logs if log.parent == logs[-1].parent]
+    return {int(log.stem): log for log in latest if log.stem.isdigit()}
 
 
 def log_tail(places: paths.Paths, component: str) -> list[str]:
