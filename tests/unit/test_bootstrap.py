@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import collections.abc
 import datetime
-import os
 import pathlib
 import threading
-import typing
 
 import pytest
 import yaml
@@ -18,7 +16,6 @@ from p8s_supervisor import (
     content,
     context,
     errors,
-    gates,
     health,
     kube,
     manifests,
@@ -177,148 +174,6 @@ def test_an_answer_that_says_no_ends_a_first_start(apply_first: ApplyFirst) -> N
 
     with pytest.raises(errors.KubeError, match="is forbidden"):
         apply_first(refuse)
-
-
-# --- failures
-
-
-def make_static_pod_log(run: context.Context, name: str, attempt: int, text: str = "") -> None:
-    directory = run.plan.paths.pod_logs / f"kube-system_{name}-p8s_0123" / name
-    directory.mkdir(parents=True, exist_ok=True)
-    file = directory / f"{attempt}.log"
-    file.write_text(text)
-    os.utime(file, (1000 + attempt, 1000 + attempt))
-
-
-@pytest.mark.parametrize(
-    ("listed", "attempts", "failed"),
-    [
-        pytest.param([fakes.running("etcd")], {}, None, id="all is well"),
-        pytest.param(
-            [fakes.stopped("kubelet", state="BACKOFF", reason="Exited too quickly")],
-            {},
-            None,
-            id="supervisord still tries",
-        ),
-        pytest.param(
-            [fakes.stopped("etcd", state="FATAL", reason="Exited too quickly")],
-            {},
-            "etcd failed: Exited too quickly\n  | a line of etcd",
-            id="supervisord gave up",
-        ),
-        pytest.param([], {"kube-apiserver": [0, 1]}, None, id="a static pod that ended once"),
-        pytest.param(
-            [],
-            {"kube-apiserver": [0, 1, 2]},
-            "kube-apiserver failed: it keeps ending\n  | F a line of attempt 2",
-            id="a static pod that ended twice",
-        ),
-        pytest.param(
-            [],
-            {"kube-scheduler": [7, 8, 9]},
-            "kube-scheduler failed: it keeps ending\n  | F a line of attempt 9",
-            id="one that ended twice, on an older volume",
-        ),
-        pytest.param(
-            [],
-            {"kube-scheduler": [7]},
-            None,
-            id="a new container on an older volume: kubelet goes on counting",
-        ),
-    ],
-)
-def test_raise_failure(
-    tmp_path: pathlib.Path,
-    listed: list[typing.Any],
-    attempts: dict[str, list[int]],
-    failed: str | None,
-) -> None:
-    run = fakes.make_context(tmp_path, supervisor=fakes.Supervisor(listed))
-    run.fresh = True
-    run.attempts = dict.fromkeys(probes.STATIC_PODS, -1)
-    run.plan.paths.logs.mkdir(parents=True)
-    (run.plan.paths.logs / "etcd.log").write_text("a line of etcd\n")
-    for name, numbers in attempts.items():
-        for number in numbers:
-            text = f"2026-01-01T00:00:00Z stderr F F a line of attempt {number}\n"
-            make_static_pod_log(run, name, number, text)
-    told = None
-    try:
-        gates.raise_failure(run)
-    except errors.ComponentFailedError as error:
-        told = str(error)
-    assert told == failed
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "fails"),
-    [
-        pytest.param(5, 6, False, id="the restart itself counts as one"),
-        pytest.param(5, 7, False, id="ended once in this start"),
-        pytest.param(5, 8, True, id="ended twice in this start"),
-    ],
-)
-def test_attempts_of_earlier_starts_do_not_count(
-    tmp_path: pathlib.Path,
-    before: int,
-    now: int,
-    fails: bool,
-) -> None:
-    run = fakes.make_context(tmp_path)
-    make_static_pod_log(run, "kube-apiserver", before)
-    run.attempts = {"kube-apiserver": gates.last_attempt(run.plan.paths, "kube-apiserver")}
-    make_static_pod_log(run, "kube-apiserver", now)
-    failed = False
-    try:
-        gates.raise_failure(run)
-    except errors.ComponentFailedError:
-        failed = True
-    assert failed is fails
-
-
-def test_an_end_for_want_of_a_healthy_apiserver_is_no_failure(tmp_path: pathlib.Path) -> None:
-    run = fakes.make_context(tmp_path)
-    name = "kube-controller-manager"
-    run.attempts = {name: -1}
-    waited = f'F E1130 14:38:30 1 run.go:72] "command failed" err="{gates.WAITED}: timed out"\n'
-    for attempt in range(4):
-        make_static_pod_log(run, name, attempt, f"2026-01-01T00:00:00Z stderr {waited}")
-        gates.raise_failure(run)
-    # Its own failures, from then on: they count as ever.
-    for attempt in range(4, 8):
-        make_static_pod_log(run, name, attempt, "2026-01-01T00:00:00Z stderr F unknown flag\n")
-        gates.raise_failure(run)
-    make_static_pod_log(run, name, 8, "2026-01-01T00:00:00Z stderr F unknown flag\n")
-    with pytest.raises(errors.ComponentFailedError, match="it keeps ending") as caught:
-        gates.raise_failure(run)
-    assert caught.value.log_tail == ("unknown flag",)
-
-
-def test_log_tail_of_a_process_is_its_last_lines(tmp_path: pathlib.Path) -> None:
-    places = fakes.make_plan(tmp_path).paths
-    places.logs.mkdir(parents=True)
-    (places.logs / "etcd.log").write_text("".join(f"{number}\n" for number in range(30)))
-    assert gates.log_tail(places, "etcd") == [str(number) for number in range(10, 30)]
-    assert gates.log_tail(places, "kubelet") == []
-
-
-def test_log_tail_of_a_static_pod_is_that_of_its_latest_attempt(tmp_path: pathlib.Path) -> None:
-    run = fakes.make_context(tmp_path)
-    make_static_pod_log(run, "kube-apiserver", 9, "2026-01-01T00:00:00Z stderr F old\n")
-    make_static_pod_log(
-        run,
-        "kube-apiserver",
-        10,
-        "2026-01-01T00:00:01Z stderr F E0101 a line with  blanks\n"
-        "2026-01-01T00:00:01Z stdout P another\n"
-        "2026-01-01T00:00:01Z stdout F \n",
-    )
-    assert gates.log_tail(run.plan.paths, "kube-apiserver") == [
-        "E0101 a line with  blanks",
-        "another",
-        "",
-    ]
-    assert gates.log_tail(run.plan.paths, "kube-scheduler") == []
 
 
 # --- gates
