@@ -24,6 +24,7 @@ from p8s_supervisor import (
     health,
     kube,
     manifests,
+    network,
     paths,
     ports,
     probes,
@@ -175,7 +176,8 @@ def start_controllers(run: context.Context, monitor: health.Monitor) -> None:
     cluster not before it is ready: kubelet shows a static pod in the API up to a minute later where
     it could not at the pod's start, and its priority class is made by the apiserver.
     """
-    write_static_pods(run, "kube-controller-manager", "kube-scheduler")
+    relay = ["resolver"] if network.relays_names(run.plan) else []
+    write_static_pods(run, "kube-controller-manager", "kube-scheduler", *relay)
 
 
 def write_static_pods(run: context.Context, *names: str) -> None:

@@ -65,7 +65,6 @@ TABLE = {
         summary="Ingress and Gateway API, by Traefik",
         programs=("traefik",),
         ports=(80, 443),
-        part="add_on_ingress",
     ),
     "registry": AddOn(
         summary="a registry to push images to, in the state volume",

@@ -50,6 +50,14 @@ class Plan:
         own = overrides.AUDIT_POLICY in self.files
         return overrides.AUDIT_POLICY if own else self.settings.audit
 
+    @property
+    def node_addresses(self) -> tuple[str, ...]:
+        """The node's address in each of the cluster's families; the first is what it is called by."""
+        own = {4: self.facts.address, 6: self.facts.ipv6_address}
+        found = (own[family] for family in self.settings.pod_cidr.families)
+        # Where it has none of IPv6 the start is refused, see `network.check_ranges`.
+        return tuple(filter(None, found)) or (self.facts.address,)
+
     def configures(self, component: str) -> bool:
         """Whether the user gives anything of a component's configuration."""
         fields = (entry.is_field for entry in self.given if entry.component == component)
@@ -76,7 +84,7 @@ def leaves(plan: Plan, names: tuple[str, ...] = ()) -> list[pki.Leaf]:
         plan: settings and facts.
         names: more names for kube-apiserver's certificate, see `users.kubeconfig_for`.
     """
-    node_name, addresses = plan.settings.node_name, node_addresses(plan)
+    node_name, addresses = plan.settings.node_name, plan.node_addresses
     domain = plan.settings.cluster_domain
     server = urllib.parse.urlsplit(plan.settings.host_server).hostname or ""
     api_names = (
@@ -210,7 +218,7 @@ def kubelet(plan: Plan) -> list[str]:
         f"--kubeconfig={plan.paths.kubernetes}/kubelet.conf",
         f"--root-dir={plan.paths.kubelet_root}",
         f"--hostname-override={plan.settings.node_name}",
-        f"--node-ip={','.join(node_addresses(plan))}",
+        f"--node-ip={','.join(plan.node_addresses)}",
         f"--v={plan.settings.verbosity}",
     ]
 
@@ -221,7 +229,7 @@ def kube_apiserver(plan: Plan) -> list[str]:
     crypto, kept, chosen = plan.paths.pki, plan.paths.authorities, plan.settings
     return [
         "kube-apiserver",
-        f"--advertise-address={plan.facts.address}",
+        f"--advertise-address={plan.node_addresses[0]}",
         f"--secure-port={chosen.api_port}",
         # The sidecar holds the port until then, see `ports`.
         "--permit-port-sharing=true",
@@ -301,18 +309,9 @@ def kube_controller_manager(plan: Plan) -> list[str]:
 
 def node_cidr_sizes(pods: parsers.Ranges) -> list[str]:
     """kube-controller-manager's flags for the one node, which gets the whole range."""
-    if pods.ipv6 is None:
-        return [f"--node-cidr-mask-size={pods.ipv4.prefixlen}"]
-    return [
-        f"--node-cidr-mask-size-ipv4={pods.ipv4.prefixlen}",
-        f"--node-cidr-mask-size-ipv6={pods.ipv6.prefixlen}",
-    ]
-
-
-def node_addresses(plan: Plan) -> list[str]:
-    """The node's address; in a dual-stack cluster that of IPv6 too."""
-    second = plan.facts.ipv6_address if plan.settings.pod_cidr.ipv6 else None
-    return [plan.facts.address, *([second] if second else [])]
+    if len(pods.networks) == 1:
+        return [f"--node-cidr-mask-size={pods.networks[0].prefixlen}"]
+    return [f"--node-cidr-mask-size-ipv{one.version}={one.prefixlen}" for one in pods.networks]
 
 
 @_open_to_users

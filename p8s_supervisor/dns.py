@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 import socket
 import struct
 import time
 
-_A, _IN = 1, 1
+_A, _AAAA, _IN = 1, 28, 1
+# Both kinds of address, by the length of a record: RFC 1035, section 3.4.1, and RFC 3596, section 2.2.
+_LENGTHS = {_A: 4, _AAAA: 16}
 # A datagram may be lost, and is where kube-proxy has just learnt of the service.
 REPEAT_SECONDS = 0.1
 
 
-def build_query(name: str, *, identifier: int) -> bytes:
-    """A recursive question for a name's A records."""
+def build_query(name: str, *, identifier: int, kind: int = _A) -> bytes:
+    """A recursive question for a name's records of a kind: A (1) or AAAA (28)."""
     labels = b"".join(
         bytes([len(label)]) + label.encode("ascii") for label in name.rstrip(".").split(".")
     )
     header = struct.pack(">HHHHHH", identifier, 0x0100, 1, 0, 0, 0)
-    return header + labels + b"\0" + struct.pack(">HH", _A, _IN)
+    return header + labels + b"\0" + struct.pack(">HH", kind, _IN)
 
 
 def parse_answer(answer: bytes, *, identifier: int) -> list[str]:
-    """The IPv4 addresses in an answer.
+    """The addresses in an answer.
 
     Raises:
         ValueError: not an answer to this question, or one with an error code.
@@ -41,10 +44,11 @@ def parse_answer(answer: bytes, *, identifier: int) -> list[str]:
             at = _skip_name(answer, at)
             kind, _, _, length = struct.unpack_from(">HHIH", answer, at)
             at += 10
-            if kind == _A and length == 4:
-                addresses.append(socket.inet_ntoa(answer[at : at + 4]))
+            (data,) = struct.unpack_from(f"{length}s", answer, at)
+            if length == _LENGTHS.get(kind):
+                addresses.append(str(ipaddress.ip_address(data)))
             at += length
-    except (struct.error, IndexError, OSError) as error:
+    except (struct.error, IndexError) as error:
         raise ValueError("a malformed answer") from error
     return addresses
 
@@ -58,16 +62,18 @@ def _skip_name(message: bytes, at: int) -> int:
 
 
 def query(name: str, *, server: str, seconds: float) -> list[str]:
-    """Ask a server for a name's IPv4 addresses.
+    """Ask a server for a name's addresses of the family that its own is of.
 
     Raises:
         OSError: no answer within that many seconds, or the server cannot be reached.
         ValueError: the answer is an error or not an answer.
     """
+    is_ipv4 = ipaddress.ip_address(server).version == 4
+    kind, family = (_A, socket.AF_INET) if is_ipv4 else (_AAAA, socket.AF_INET6)
     identifier = secrets.randbits(16)
-    question = build_query(name, identifier=identifier)
+    question = build_query(name, identifier=identifier, kind=kind)
     deadline = time.monotonic() + seconds
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
+    with socket.socket(family, socket.SOCK_DGRAM) as connection:
         connection.settimeout(min(seconds, REPEAT_SECONDS))
         connection.connect((server, 53))
         while True:

@@ -88,7 +88,7 @@ def run_cluster(plan: components.Plan) -> list[etcd.Entry]:
                 for manifest in manifests.system(manifests.values(plan)):
                     client.apply(manifest)
                 _await("the system's pods", lambda: find_unbound(client))
-                set_dns_address(client, str(plan.settings.pod_cidr.ipv4[2]))
+                set_dns_address(client, str(plan.settings.pod_cidr.networks[0][2]))
                 _await("coredns' endpoint", lambda: find_missing_endpoint(client))
                 await_settled(store)
             set_dns_address(client, None)

@@ -32,6 +32,7 @@ def values(plan: components.Plan) -> dict[str, str]:
         "KUBE_SCHEDULER": json.dumps(components.kube_scheduler(plan)),
         "AUDIT_MOUNTS": audit_mounts,
         "AUDIT_VOLUMES": audit_volumes,
+        "NODE_ADDRESS": plan.node_addresses[0],
         "API_ADDRESS": chosen.pod_gateway,
         "API_PORT": str(chosen.api_port),
         "POD_CIDR": str(chosen.pod_cidr),

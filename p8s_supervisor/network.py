@@ -7,7 +7,7 @@ import pathlib
 import socket
 import sys
 
-from p8s_supervisor import commands, components, errors
+from p8s_supervisor import commands, components, errors, parsers
 
 # Where docker's embedded resolver answers in a container on a user-defined network.
 EMBEDDED_RESOLVER = "127.0.0.11"
@@ -18,7 +18,7 @@ def check_ranges(plan: components.Plan) -> None:
     """Refuse cluster ranges that do not fit the container's networks.
 
     Raises:
-        SettingsError: with each overlap, and with an IPv6 range where the container has no IPv6.
+        SettingsError: with each overlap, and with a range of IPv6 where the container has no IPv6.
     """
     wrong = [
         f"{name} {chosen} overlaps the container's network {network}: choose another"
@@ -30,7 +30,7 @@ def check_ranges(plan: components.Plan) -> None:
         for network in plan.facts.networks
         if chosen.overlaps(network)
     ]
-    if (ipv6 := plan.settings.pod_cidr.ipv6) and plan.facts.ipv6_address is None:
+    if (ipv6 := plan.settings.pod_cidr.of_family(6)) and plan.facts.ipv6_address is None:
         wrong.append(
             f"pod_cidr has the IPv6 range {ipv6}, but the container has no IPv6 address: run it on "
             "a network with IPv6 (docker network create --ipv6 --subnet fd00:7::/64 NAME)"
@@ -40,18 +40,33 @@ def check_ranges(plan: components.Plan) -> None:
 
 
 def ruleset(plan: components.Plan, *, resolver_ports: dict[str, int]) -> str:
-    """The nftables rules, as one atomic replacement of the table.
+    """The nftables rules, as one atomic replacement of each family's table.
 
     Args:
         plan: see `components.Plan`.
         resolver_ports: for "udp" and "tcp" the port where docker's resolver really listens;
             empty where there is none.
     """
+    chosen = plan.settings
+    return "".join(
+        _table(
+            pods,
+            services,
+            more=_redirect_resolver(plan, resolver_ports) if pods.version == 4 else "",
+        )
+        for pods, services in zip(
+            chosen.pod_cidr.networks, chosen.service_cidr.networks, strict=True
+        )
+    )
+
+
+def _redirect_resolver(plan: components.Plan, ports: dict[str, int]) -> str:
+    """Chains by which the node's address leads to docker's resolver, which has IPv4 alone."""
     redirects = "\n".join(
         f"    ip daddr {plan.facts.address} {protocol} dport 53 dnat to {EMBEDDED_RESOLVER}:{port}"
-        for protocol, port in sorted(resolver_ports.items())
+        for protocol, port in sorted(ports.items())
     )
-    resolver = f"""\
+    return f"""\
   # For pods, and for what runs in the node's own network namespace.
   chain resolver_of_pods {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -62,18 +77,11 @@ def ruleset(plan: components.Plan, *, resolver_ports: dict[str, int]) -> str:
 {redirects}
   }}
 """
-    chosen = plan.settings
-    return _table("ip", pods=chosen.pod_cidr.ipv4, services=chosen.service_cidr.ipv4, more=resolver)
 
 
-def ipv6_ruleset(plan: components.Plan) -> str:
-    """The same for IPv6, which no resolver needs; empty where the cluster has no such range."""
-    pods, services = plan.settings.pod_cidr.ipv6, plan.settings.service_cidr.ipv6
-    return "" if pods is None else _table("ip6", pods=pods, services=services)
-
-
-def _table(family: str, *, pods: object, services: object, more: str = "") -> str:
+def _table(pods: parsers.Network, services: parsers.Network, *, more: str) -> str:
     """A family's table: what both have, and more chains."""
+    family = "ip" if pods.version == 4 else "ip6"
     return f"""\
 add table {family} {TABLE}
 delete table {family} {TABLE}
@@ -142,6 +150,20 @@ def resolv_conf(own: str, *, node_address: str) -> str:
     return "\n".join(kept) + "\n"
 
 
+def relays_names(plan: components.Plan) -> bool:
+    """Whether pods' questions go through the static pod `resolver`.
+
+    Pods without IPv4 reach neither docker's resolver nor another one of IPv4.
+    """
+    return plan.settings.pod_cidr.of_family(4) is None
+
+
+def relayed_resolv_conf(own: str, *, node_address: str) -> str:
+    """As `resolv_conf`, with the node as the only resolver."""
+    kept = [line for line in own.splitlines() if line.split()[:1] in (["search"], ["options"])]
+    return "\n".join([f"nameserver {node_address}", *kept]) + "\n"
+
+
 def _is_loopback(words: list[str]) -> bool:
     try:
         return ipaddress.ip_address(words[0].partition("%")[0]).is_loopback
@@ -158,22 +180,24 @@ def set_up(plan: components.Plan, *, own_resolv_conf: pathlib.Path) -> str:
     """
     own = own_resolv_conf.read_text()
     ports: dict[str, int] = {}
-    if EMBEDDED_RESOLVER in own:
+    if EMBEDDED_RESOLVER in own and not relays_names(plan):
         ports = find_resolver_ports()
         # The redirected answer leaves from a loopback address.
         pathlib.Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text("1")
     pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    if plan.settings.pod_cidr.ipv6:
+    if plan.settings.pod_cidr.of_family(6):
         ipv6 = pathlib.Path("/proc/sys/net/ipv6/conf")
         (ipv6 / "all/forwarding").write_text("1")
         # Nobody else on a pod's link can have the node's address there: looking for one (DAD) would
         # keep it from answering for the first two seconds.
         (ipv6 / "default/accept_dad").write_text("0")
-    rules = ruleset(plan, resolver_ports=ports) + ipv6_ruleset(plan)
-    commands.run(["nft", "-f", "-"], stdin=rules)
+    commands.run(["nft", "-f", "-"], stdin=ruleset(plan, resolver_ports=ports))
     if plan.facts.gateway is None:
         # In a network without a way out the node has no route to a service's address, which
         # kube-proxy rewrites only after the kernel has found one.
-        services, own_address = str(plan.settings.service_cidr.ipv4), plan.facts.address
-        commands.run(["ip", "route", "replace", services, "dev", "lo", "src", own_address])
+        services = plan.settings.service_cidr.networks
+        for network, own_address in zip(services, plan.node_addresses, strict=True):
+            commands.run(["ip", "route", "replace", str(network), "dev", "lo", "src", own_address])
+    if relays_names(plan):
+        return relayed_resolv_conf(own, node_address=plan.node_addresses[0])
     return resolv_conf(own, node_address=plan.facts.address)

@@ -114,8 +114,8 @@ def own_address() -> str:
         address = "127.0.0.1"
     if address.startswith("127."):
         raise errors.P8sError(
-            "the container has no network",
-            hint="run it on a docker network (not --network none)",
+            "the container has no IPv4 address",
+            hint="run it on a docker network that has IPv4 (not --network none)",
         )
     return address
 

@@ -12,6 +12,8 @@ import urllib.parse
 # Listened on in the node by etcd, kubelet, controller-manager, scheduler and kube-proxy.
 NODE_PORTS = (2379, 2380, 10248, 10249, 10250, 10256, 10257, 10259)
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -97,35 +99,48 @@ def parse_port(text: str) -> int:
     return int(text)
 
 
-def parse_cidr(text: str) -> ipaddress.IPv4Network:
-    """An IPv4 network in CIDR form, large enough for a cluster.
+def parse_cidr(text: str, *, widest: int) -> Network:
+    """A network in CIDR form, large enough for a cluster.
+
+    Args:
+        text: what was given.
+        widest: the shortest prefix that one of IPv6 may have.
 
     Raises:
-        ValueError: not one, host bits set, or its prefix is not between /12 and /28.
+        ValueError: not one, host bits set, or its prefix is not between /12 and /28, of IPv6
+            between `widest` and /124.
     """
     if "/" not in text:
         raise ValueError("not a network in CIDR form such as 10.96.0.0/16")
-    network = ipaddress.IPv4Network(text)
+    network = ipaddress.IPv6Network(text) if ":" in text else ipaddress.IPv4Network(text)
     # kube-apiserver refuses service ranges of more than 20 bits.
-    if not 12 <= network.prefixlen <= 28:
-        raise ValueError("the prefix must be between /12 and /28")
+    first, last = (12, 28) if network.version == 4 else (widest, 124)
+    if not first <= network.prefixlen <= last:
+        raise ValueError(f"the prefix must be between /{first} and /{last}")
     return network
 
 
 @dataclasses.dataclass(frozen=True)
 class Ranges:
-    """A range of addresses; in a dual-stack cluster with one of IPv6 beside it."""
+    """A range of addresses; in a dual-stack cluster two, one of each family.
 
-    ipv4: ipaddress.IPv4Network
-    ipv6: ipaddress.IPv6Network | None = None
+    Attributes:
+        networks: the first is of the family that Services have where they do not ask for another.
+    """
+
+    networks: tuple[Network, ...]
 
     def __str__(self) -> str:
         return ",".join(map(str, self.networks))
 
     @property
-    def networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-        """The one or both."""
-        return (self.ipv4,) if self.ipv6 is None else (self.ipv4, self.ipv6)
+    def families(self) -> tuple[int, ...]:
+        """4 and 6, in the order of `networks`."""
+        return tuple(network.version for network in self.networks)
+
+    def of_family(self, family: int) -> Network | None:
+        """The network of IPv4 or IPv6; None where there is none."""
+        return next((one for one in self.networks if one.version == family), None)
 
     def overlaps(self, other: Ranges) -> bool:
         """Whether an address is in both."""
@@ -133,24 +148,17 @@ class Ranges:
 
 
 def parse_ranges(*, widest: int) -> collections.abc.Callable[[str], Ranges]:
-    """A parser of an IPv4 network, or of one with an IPv6 network after a comma.
+    """A parser of a network, or of two of both families with a comma between.
 
     Args:
-        widest: the shortest prefix that the IPv6 network may have.
+        widest: see `parse_cidr`.
     """
 
     def parse(text: str) -> Ranges:
-        if "," not in text:
-            return Ranges(parse_cidr(text))
-        first, _, second = text.partition(",")
-        ipv4 = parse_cidr(first.strip())
-        try:
-            ipv6 = ipaddress.IPv6Network(second.strip())
-        except ValueError as error:
-            raise ValueError(f"after the comma: {error}") from error
-        if not widest <= ipv6.prefixlen <= 124:
-            raise ValueError(f"the IPv6 prefix must be between /{widest} and /124")
-        return Ranges(ipv4, ipv6)
+        found = Ranges(tuple(parse_cidr(part.strip(), widest=widest) for part in text.split(",")))
+        if len(set(found.families)) != len(found.families):
+            raise ValueError("more than one network of a family: give one, or IPV4,IPV6")
+        return found
 
     return parse
 

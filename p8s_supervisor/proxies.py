@@ -28,7 +28,7 @@ def no_proxy(plan: components.Plan) -> list[str]:
         "127.0.0.1",
         "::1",
         chosen.node_name,
-        *components.node_addresses(plan),
+        *plan.node_addresses,
         *map(str, chosen.pod_cidr.networks),
         *map(str, chosen.service_cidr.networks),
         ".svc",

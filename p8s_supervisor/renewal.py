@@ -95,9 +95,9 @@ def drop_connections(run: context.Context) -> None:
     Those of pods and of the host do not pass loopback and are left alone; so are p8s' own, which
     are new already.
     """
-    address, port = run.plan.facts.address, run.plan.settings.api_port
+    (address, *_), port = run.plan.node_addresses, run.plan.settings.api_port
     spared = [word for own in list_own_ports() for word in ("and", "sport", "!=", f":{own}")]
-    for destination, number in (("127.0.0.1", port), (address, KUBELET_PORT)):
+    for destination, number in (("127.0.0.1", port), (f"[{address}]", KUBELET_PORT)):
         chosen = ["dst", destination, "and", "dport", "=", f":{number}", *spared]
         try:
             commands.run(["ss", "--kill", "--tcp", "--numeric", *chosen])

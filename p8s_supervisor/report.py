@@ -115,7 +115,7 @@ def describe(run: context.Context, monitor: health.Monitor) -> dict[str, typing.
 
     Where kube-apiserver does not answer, what it would tell is left out.
     """
-    chosen, facts = run.plan.settings, run.plan.facts
+    chosen = run.plan.settings
     missing, state = monitor.missing(), run.state
     if state == status.State.READY and missing:
         # The cluster itself is whole where only manifests and images of the user's are refused.
@@ -138,7 +138,7 @@ def describe(run: context.Context, monitor: health.Monitor) -> dict[str, typing.
         "versions": run.versions,
         **asked,
         "addresses": {
-            "node": facts.address,
+            "node": run.plan.node_addresses[0],
             "apiserver": chosen.host_server,
             "kubernetes_service": chosen.kubernetes_service_ip,
             "dns_service": chosen.dns_service_ip,

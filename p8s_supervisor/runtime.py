@@ -61,7 +61,7 @@ def cni_config(plan: components.Plan, *, port_map_backend: str) -> str:
     kube-proxy's rules without the br_netfilter module.
     """
     pods = plan.settings.pod_cidr
-    routes = ["0.0.0.0/0"] if pods.ipv6 is None else ["0.0.0.0/0", "::/0"]
+    routes = ["0.0.0.0/0" if family == 4 else "::/0" for family in pods.families]
     config = {
         "cniVersion": "1.0.0",
         "name": "p8s",

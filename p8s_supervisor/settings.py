@@ -36,12 +36,12 @@ class Settings:
         "192.168.254.0/24",
         # kube-apiserver refuses more than 20 bits.
         parsers.parse_ranges(widest=108),
-        "range of service addresses; for a dual-stack cluster: IPV4,IPV6",
+        "range of service addresses, of IPv4 or IPv6; for a dual-stack cluster: IPV4,IPV6",
     )
     pod_cidr: parsers.Ranges = _row(
         "192.168.253.0/24",
         parsers.parse_ranges(widest=48),
-        "range of pod addresses; for a dual-stack cluster: IPV4,IPV6",
+        "range of pod addresses, of the families that service_cidr has",
     )
     cluster_domain: str = _row("cluster.local", parsers.parse_dns_name, "DNS domain of the cluster")
     api_port: int = _row("6443", parsers.parse_port, "port of kube-apiserver")
@@ -192,17 +192,17 @@ class Settings:
     @property
     def kubernetes_service_ip(self) -> str:
         """The first address of the service range."""
-        return str(self.service_cidr.ipv4[1])
+        return str(self.service_cidr.networks[0][1])
 
     @property
     def dns_service_ip(self) -> str:
         """The second address of the service range."""
-        return str(self.service_cidr.ipv4[2])
+        return str(self.service_cidr.networks[0][2])
 
     @property
     def pod_gateway(self) -> str:
         """The first address of the pods' range: the node as pods see it, at whatever address it is."""
-        return str(self.pod_cidr.ipv4[1])
+        return str(self.pod_cidr.networks[0][1])
 
     @property
     def host_server(self) -> str:
@@ -367,10 +367,10 @@ def _check_together(parsed: dict[str, object]) -> list[str]:
     if isinstance(pods, parsers.Ranges) and isinstance(services, parsers.Ranges):
         if pods.overlaps(services):
             wrong.append(f"pod_cidr {pods} and service_cidr {services} overlap: choose others")
-        if (pods.ipv6 is None) != (services.ipv6 is None):
+        if pods.families != services.families:
             wrong.append(
-                f"pod_cidr {pods} and service_cidr {services}: one has an IPv6 range and one has "
-                "none: give both or neither"
+                f"pod_cidr {pods} and service_cidr {services} are not of the same families in the "
+                "same order: give both of IPv4, both of IPv6, or both as IPV4,IPV6"
             )
     if "api_port" in parsed and parsed["api_port"] == parsed.get("http_port"):
         wrong.append(f"api_port and http_port are both {parsed['api_port']}: choose others")

@@ -51,7 +51,7 @@ def main() -> int:
     done = "is found running" if run.resumed else "starts"
     run.tell(
         f"Kubernetes {run.versions['kubernetes']} {done} in {run.plan.settings.node_name} at "
-        f"{run.plan.facts.address} (cgroup v{run.plan.facts.cgroup_version})"
+        f"{run.plan.node_addresses[0]} (cgroup v{run.plan.facts.cgroup_version})"
     )
     starting = bootstrap.start_in_background(
         run, monitor, on_ready=lambda: begin_service(run, monitor)
@@ -114,8 +114,9 @@ def serve(run: context.Context, monitor: health.Monitor) -> None:
     """Serve the HTTP API from threads of its own; a port that is taken ends the start."""
     from p8s_supervisor import access, api, routes, server  # late: the start is under way meanwhile
 
-    chosen, facts = run.plan.settings, run.plan.facts
-    names = {"localhost", "127.0.0.1", "::1", facts.address, chosen.node_name, socket.gethostname()}
+    chosen = run.plan.settings
+    names = {"localhost", "127.0.0.1", "::1", chosen.node_name, socket.gethostname()}
+    names |= set(run.plan.node_addresses)
     rules = access.Access(
         names=frozenset(names | set(chosen.extra_sans)),
         # Not the node's own addresses: from there kube-apiserver's proxy, port-forwards, probes and

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import pathlib
+import secrets
 import subprocess
 import sys
+import typing
 
 from tests.cluster import nodes, pods
 
 PORT = 8080
+# There where this machine's kernel has IPv6.
+IPV6 = pathlib.Path("/proc/net/if_inet6")
+_ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}"
 
 # Answers over HTTP, IPv4 and IPv6: GET /N: N bytes of zeros, any other GET: its name and the
 # caller's address; POST: the SHA-256 of what was sent.
@@ -187,3 +194,36 @@ def run_in_pod(kubectl: nodes.Kubectl, pod: str, script: str, *arguments: str) -
 def run_in_container(name: str, script: str, *arguments: str) -> str:
     """Run a script in a container of the node's image and give what it says."""
     return nodes.docker("exec", name, *pods.python(script, *arguments)).strip()
+
+
+def ipv6_options() -> list[str]:
+    """Of `docker network create`, for a network that has IPv6 too."""
+    prefix = ":".join(f"fd{secrets.token_hex(5)}"[at : at + 4] for at in (0, 4, 8))
+    return ["--ipv6", f"--subnet={prefix}::/64"]
+
+
+def read_addresses(container: str) -> tuple[str, str]:
+    """A container's addresses of IPv4 and of IPv6; empty where it has none."""
+    ipv4, _, ipv6 = (
+        nodes.docker("inspect", f"--format={_ADDRESS}", container).strip().partition(" ")
+    )
+    return ipv4, ipv6
+
+
+@contextlib.contextmanager
+def run_container(network: str, script: str, *arguments: str) -> typing.Iterator[str]:
+    """A container of the node's image that runs a script."""
+    name = nodes.unique("p8s-neighbour")
+    try:
+        nodes.docker(
+            *("run", "--detach", f"--name={name}", f"--network={network}"),
+            *("--entrypoint=python3", nodes.IMAGE, "-c", script, *arguments),
+        )
+        yield name
+    finally:
+        nodes.docker("rm", "--force", "--volumes", name)
+
+
+def url(address: str, port: int) -> str:
+    """That of an address of either family."""
+    return f"http://[{address}]:{port}/" if ":" in address else f"http://{address}:{port}/"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import pathlib
-import secrets
 import time
 import typing
 
@@ -25,8 +22,6 @@ TRANSFER_BYTES = 30 << 20
 # Docker's resolver gives up on one that is silent after 4 s, coredns on docker's after 5 s.
 SILENT_SECONDS = 6.5
 
-ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}"
-IPV6 = pathlib.Path("/proc/net/if_inet6")
 
 # While a name outside waits for its answer: how long the slowest of the cluster's names takes, then
 # what became of the other, and after how long.
@@ -82,44 +77,24 @@ class Net:
     @property
     def addresses(self) -> tuple[str, str]:
         """The node's IPv4 and IPv6 address."""
-        return read_addresses(self.node.name)
-
-
-def read_addresses(container: str) -> tuple[str, str]:
-    ipv4, _, ipv6 = nodes.docker("inspect", f"--format={ADDRESS}", container).strip().partition(" ")
-    return ipv4, ipv6
-
-
-@contextlib.contextmanager
-def run_container(network: str, script: str, *arguments: str) -> typing.Iterator[str]:
-    """A container of the node's image that runs a script."""
-    name = nodes.unique("p8s-neighbour")
-    try:
-        nodes.docker(
-            *("run", "--detach", f"--name={name}", f"--network={network}"),
-            *("--entrypoint=python3", nodes.IMAGE, "-c", script, *arguments),
-        )
-        yield name
-    finally:
-        nodes.docker("rm", "--force", "--volumes", name)
+        return talk.read_addresses(self.node.name)
 
 
 @pytest.fixture(scope="module")
 def net(make_kubectl: conftest.MakeKubectl) -> typing.Iterator[Net]:
     options = [f"--opt=com.docker.network.driver.mtu={MTU}"]
-    if IPV6.exists():
-        prefix = ":".join(f"fd{secrets.token_hex(5)}"[at : at + 4] for at in (0, 4, 8))
-        options += ["--ipv6", f"--subnet={prefix}::/64"]
+    if talk.IPV6.exists():
+        options += talk.ipv6_options()
     host_port = nodes.free_port()
     with (
         nodes.network(*options) as network,
-        run_container(network, talk.SERVE_DNS) as resolver,
-        run_container(network, talk.SERVE, "neighbour") as neighbour,
+        talk.run_container(network, talk.SERVE_DNS) as resolver,
+        talk.run_container(network, talk.SERVE, "neighbour") as neighbour,
         nodes.run(
-            *(each if IPV6.exists() else each.partition(",")[0] for each in RANGES),
+            *(each if talk.IPV6.exists() else each.partition(",")[0] for each in RANGES),
             options=[
                 f"--network={network}",
-                f"--dns={read_addresses(resolver)[0]}",
+                f"--dns={talk.read_addresses(resolver)[0]}",
                 "--dns-search=corp.test",
                 f"--publish=127.0.0.1:{host_port}:{NODE_PORT}",
             ],
@@ -127,7 +102,7 @@ def net(make_kubectl: conftest.MakeKubectl) -> typing.Iterator[Net]:
     ):
         node.await_ready()
         kubectl = make_kubectl(node)
-        addresses = read_addresses(neighbour)
+        addresses = talk.read_addresses(neighbour)
         deploy(kubectl, dual=bool(addresses[1]))
         yield Net(node, kubectl, resolver, neighbour, addresses, host_port)
 
@@ -144,22 +119,18 @@ def deploy(kubectl: nodes.Kubectl, *, dual: bool) -> None:
     kubectl.await_ready("pod/web", "pod/host", "pod/client")
 
 
-def url(address: str, port: int) -> str:
-    return f"http://[{address}]:{port}/" if ":" in address else f"http://{address}:{port}/"
-
-
 def await_fetch(net: Net, address: str, port: int) -> str:
     """What an address answers to a pod, from the moment that it does."""
     said: list[str] = []
 
     def look() -> str | None:
         done = net.kubectl.attempt(
-            "exec", "client", "--", *pods.python(pods.FETCH, url(address, port))
+            "exec", "client", "--", *pods.python(pods.FETCH, talk.url(address, port))
         )
         said.append(done.stdout.strip())
         return None if done.returncode == 0 else done.stderr
 
-    wait.until(look, awaited=url(address, port), seconds=15, interval=0.2)
+    wait.until(look, awaited=talk.url(address, port), seconds=15, interval=0.2)
     return said[-1]
 
 
@@ -175,9 +146,9 @@ def test_pods_packets_are_as_large_as_the_network_s(net: Net) -> None:
 
 def test_large_transfers_both_ways(net: Net) -> None:
     """From a pod to another container, and from that one to a pod behind a NodePort."""
-    there = url(net.neighbour_addresses[0], talk.PORT).rstrip("/")
+    there = talk.url(net.neighbour_addresses[0], talk.PORT).rstrip("/")
     out = talk.run_in_pod(net.kubectl, "client", talk.TRANSFER, there, str(TRANSFER_BYTES))
-    here = url(net.addresses[0], NODE_PORT).rstrip("/")
+    here = talk.url(net.addresses[0], NODE_PORT).rstrip("/")
     back = talk.run_in_container(net.neighbour, talk.TRANSFER, here, str(TRANSFER_BYTES))
     print(out, back, sep="\n")
     assert [said.split()[:2] for said in (out, back)] == [[str(TRANSFER_BYTES), "True"]] * 2
@@ -197,13 +168,13 @@ def test_the_node_s_ports_from_another_container(
 ) -> None:
     require(net, family)
     address = net.addresses[family == "IPv6"]
-    said = talk.run_in_container(net.neighbour, pods.FETCH, url(address, port))
+    said = talk.run_in_container(net.neighbour, pods.FETCH, talk.url(address, port))
     assert said.split()[0] == who
     if who == "host":
         caller = net.neighbour_addresses[family == "IPv6"]
         assert said.split()[1] == caller, "a hostPort keeps the source address"
     # And from the pod that is behind it: hairpin.
-    assert talk.run_in_pod(net.kubectl, who, pods.FETCH, url(address, port)).split()[0] == who
+    assert talk.run_in_pod(net.kubectl, who, pods.FETCH, talk.url(address, port)).split()[0] == who
 
 
 def test_a_node_port_that_is_published_on_the_host(net: Net) -> None:

@@ -104,15 +104,24 @@ def test_processes_start_in_order_each_behind_its_gate(
     assert [file.name for file in run.plan.paths.static_pods.iterdir()] == ["kube-apiserver.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "more"),
+    [
+        pytest.param((), [], id="usual"),
+        pytest.param(
+            ("--pod-cidr=fd42:253::/64", "--service-cidr=fd42:254::/112"), ["resolver"], id="IPv6"
+        ),
+    ],
+)
 def test_controllers_are_given_to_kubelet_once_the_apiserver_answers(
-    tmp_path: pathlib.Path,
+    tmp_path: pathlib.Path, arguments: tuple[str, ...], more: list[str]
 ) -> None:
     names = [step.name for step in bootstrap.STEPS]
     assert names.index("controllers") == names.index("apiserver") + 1
-    run = fakes.make_context(tmp_path)
+    run = fakes.make_context(tmp_path, *arguments)
     bootstrap.start_controllers(run, health.Monitor(run))
-    found = sorted(run.plan.paths.static_pods.iterdir())
-    assert [file.name for file in found] == ["kube-controller-manager.yaml", "kube-scheduler.yaml"]
+    found = sorted(file.stem for file in run.plan.paths.static_pods.iterdir())
+    assert found == ["kube-controller-manager", "kube-scheduler", *more]
 
 
 def test_static_pods_are_for_root_alone(tmp_path: pathlib.Path) -> None:

@@ -447,6 +447,22 @@ def test_a_dual_stack_cluster() -> None:
     assert ptp["ipam"]["routes"] == [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
 
 
+def test_a_cluster_of_ipv6_alone() -> None:
+    facts = dataclasses.replace(fakes.FACTS, ipv6_address="fd00:7::2")
+    given = ("--pod-cidr=fd42:97::/64", "--service-cidr=fd42:96::/112")
+    plan = fakes.make_plan(ROOT, *given, facts=facts)
+    controller_manager = read_flags(components.kube_controller_manager(plan))
+    assert controller_manager["--node-cidr-mask-size"] == "64"
+    assert "--node-cidr-mask-size-ipv6" not in controller_manager
+    assert read_flags(components.kube_apiserver(plan))["--advertise-address"] == "fd00:7::2"
+    assert read_flags(components.kubelet(plan))["--node-ip"] == "fd00:7::2"
+    sans = {leaf.name: leaf.sans for leaf in components.leaves(plan)}
+    assert {"fd00:7::2", "fd42:96::1", "fd42:97::1"} <= set(sans["apiserver"])
+    [ptp, _] = json.loads(runtime.cni_config(plan, port_map_backend="nftables"))["plugins"]
+    assert ptp["ipam"]["ranges"] == [[{"subnet": "fd42:97::/64"}]]
+    assert ptp["ipam"]["routes"] == [{"dst": "::/0"}]
+
+
 # --- command scripts
 
 ODD_WORDS = [

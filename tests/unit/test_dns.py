@@ -31,7 +31,7 @@ def make_record(data: bytes, *, kind: int = 1, name: bytes = POINTER) -> bytes:
 
 A = make_record(b"\xc0\xa8\xfe\x01")
 CNAME = make_record(b"\x05other" + POINTER, kind=5)
-AAAA = make_record(bytes(16), kind=28)
+AAAA = make_record(b"\xfd" + bytes(14) + b"\x01", kind=28)
 
 
 def test_build_query_is_as_rfc_1035_says() -> None:
@@ -50,7 +50,8 @@ def test_build_query_is_as_rfc_1035_says() -> None:
             id="two addresses",
         ),
         pytest.param(make_answer(CNAME, A), ["192.168.254.1"], id="behind an alias"),
-        pytest.param(make_answer(AAAA), [], id="IPv6 alone"),
+        pytest.param(make_answer(AAAA), ["fd00::1"], id="IPv6"),
+        pytest.param(make_answer(A, AAAA), ["192.168.254.1", "fd00::1"], id="both families"),
         pytest.param(make_answer(), [], id="no record"),
         pytest.param(make_answer(A, questions=0), ["192.168.254.1"], id="question left out"),
         pytest.param(

@@ -59,7 +59,6 @@ LAYERS = {
     "flows": (
         "add_on_loadbalancer",
         "add_on_record",
-        "add_on_ingress",
         "add_on_metrics",
         "add_on_removal",
         "add_on_switches",

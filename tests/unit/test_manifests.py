@@ -13,7 +13,8 @@ from tests import fakes
 
 ROOT = pathlib.Path("/")
 Object = dict[str, typing.Any]
-STATIC = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+STATIC = (*CONTROL_PLANE, "resolver")
 SYSTEM = [
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "p8s:kube-apiserver-kubelet-client"),
     ("v1", "ServiceAccount", "kube-proxy"),
@@ -131,7 +132,7 @@ def test_every_volume_is_mounted_and_every_mount_has_its_volume(name: str) -> No
     assert sorted(mounts) == sorted(volumes) == sorted(set(volumes))
 
 
-@pytest.mark.parametrize("name", STATIC)
+@pytest.mark.parametrize("name", CONTROL_PLANE)
 def test_a_static_pod_sees_every_file_that_its_flags_name(name: str) -> None:
     (container,) = make_static_pods()[name]["spec"]["containers"]
     mounted = [pathlib.Path(mount["mountPath"]) for mount in container["volumeMounts"]]
@@ -175,8 +176,9 @@ def test_only_kube_proxy_is_privileged() -> None:
     assert privileged == {"kube-proxy"}
 
 
-def test_coredns_keeps_no_capability_that_it_does_not_need() -> None:
-    (container,) = pod_specs()["coredns"]["containers"]
+@pytest.mark.parametrize("name", ["coredns", "resolver"])
+def test_coredns_keeps_no_capability_that_it_does_not_need(name: str) -> None:
+    (container,) = pod_specs()[name]["containers"]
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,

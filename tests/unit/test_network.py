@@ -181,19 +181,28 @@ def test_ruleset(ports: dict[str, int], redirects: list[str]) -> None:
     }
 
 
+SIX = ("--pod-cidr=fd42:97::/64", "--service-cidr=fd42:96::/112")
 DUAL = ("--pod-cidr=10.97.0.0/16,fd42:97::/64", "--service-cidr=10.96.0.0/16,fd42:96::/112")
 
 
-def test_a_dual_stack_cluster_has_the_same_rules_for_ipv6() -> None:
-    assert network.ipv6_ruleset(fakes.make_plan(ROOT)) == ""
+def test_a_cluster_of_ipv6_has_the_same_rules_and_none_for_docker_s_resolver() -> None:
     refuse = "ip6 daddr fd42:96::/112 counter reject"
-    rules = network.ipv6_ruleset(fakes.make_plan(ROOT, *DUAL))
+    rules = network.ruleset(fakes.make_plan(ROOT, *SIX), resolver_ports={"udp": 1, "tcp": 2})
     assert read_chains(rules) == {
         "nat postrouting srcnat": ["ip6 saddr fd42:97::/64 ip6 daddr != fd42:97::/64 masquerade"],
         "filter forward filter": [refuse],
         "filter output filter": [refuse],
     }
     assert rules.startswith("add table ip6 p8s\ndelete table ip6 p8s\ntable ip6 p8s {\n")
+
+
+def test_a_dual_stack_cluster_has_the_rules_of_both_families() -> None:
+    ports = {"udp": 43117, "tcp": 37905}
+    four = fakes.make_plan(ROOT, "--pod-cidr=10.97.0.0/16", "--service-cidr=10.96.0.0/16")
+    both = "".join(
+        network.ruleset(plan, resolver_ports=ports) for plan in (four, fakes.make_plan(ROOT, *SIX))
+    )
+    assert network.ruleset(fakes.make_plan(ROOT, *DUAL), resolver_ports=ports) == both
 
 
 def test_the_ruleset_replaces_its_own_table_and_touches_no_other() -> None:
@@ -333,15 +342,62 @@ def test_set_up_in_a_network_without_a_way_out(node: Node, tmp_path: pathlib.Pat
     assert node.commands.calls[1:] == [(route.split(), None)]
 
 
+def test_set_up_of_a_dual_stack_cluster_in_a_network_without_a_way_out(
+    node: Node, tmp_path: pathlib.Path
+) -> None:
+    own = tmp_path / "resolv.conf"
+    own.write_text("nameserver 10.0.0.53\n")
+    node.commands.answers["ip"] = ""
+    facts = dataclasses.replace(fakes.FACTS, gateway=None, ipv6_address="fd00:7::2")
+    network.set_up(fakes.make_plan(ROOT, *DUAL, facts=facts), own_resolv_conf=own)
+    routes = (
+        "ip route replace 10.96.0.0/16 dev lo src 172.17.0.2",
+        "ip route replace fd42:96::/112 dev lo src fd00:7::2",
+    )
+    assert node.commands.calls[1:] == [(route.split(), None) for route in routes]
+
+
 def test_set_up_of_a_dual_stack_cluster(node: Node, tmp_path: pathlib.Path) -> None:
     own = tmp_path / "resolv.conf"
     own.write_text("nameserver 10.0.0.53\n")
     plan = fakes.make_plan(ROOT, *DUAL)
     network.set_up(plan, own_resolv_conf=own)
-    rules = network.ruleset(plan, resolver_ports={}) + network.ipv6_ruleset(plan)
+    rules = network.ruleset(plan, resolver_ports={})
     assert node.commands.calls == [(["nft", "-f", "-"], rules)]
     assert node.read_sysctl("conf/all/forwarding", "ipv6") == "1"
     assert node.read_sysctl("conf/default/accept_dad", "ipv6") == "0"
+
+
+@pytest.mark.parametrize("resolver", ["10.0.0.53", "127.0.0.11", "127.0.0.53"])
+def test_set_up_of_a_cluster_of_ipv6_alone(
+    node: Node, tmp_path: pathlib.Path, resolver: str
+) -> None:
+    """Whatever the container's resolver: pods ask the node, which asks that one."""
+    own = tmp_path / "resolv.conf"
+    own.write_text(
+        f"# made by docker\n\nnameserver {resolver}\nsearch a.example\noptions ndots:0\n"
+    )
+    facts = dataclasses.replace(fakes.FACTS, ipv6_address="fd00:7::2")
+    plan = fakes.make_plan(ROOT, *SIX, facts=facts)
+    found = network.set_up(plan, own_resolv_conf=own)
+    assert found == "nameserver fd00:7::2\nsearch a.example\noptions ndots:0\n"
+    assert node.commands.calls == [(["nft", "-f", "-"], network.ruleset(plan, resolver_ports={}))]
+    assert node.read_sysctl("conf/all/route_localnet") == "0"
+    assert node.read_sysctl("conf/all/forwarding", "ipv6") == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "relays"),
+    [
+        pytest.param((), False, id="IPv4"),
+        pytest.param(DUAL, False, id="dual stack"),
+        pytest.param(SIX, True, id="IPv6"),
+    ],
+)
+def test_names_are_relayed_where_pods_have_no_ipv4(
+    arguments: typing.Sequence[str], relays: bool
+) -> None:
+    assert network.relays_names(fakes.make_plan(ROOT, *arguments)) is relays
 
 
 def test_set_up_with_docker_s_resolver(node: Node, tmp_path: pathlib.Path) -> None:

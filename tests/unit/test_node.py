@@ -218,6 +218,6 @@ def test_a_container_without_a_network_is_refused(
     with pytest.raises(errors.P8sError) as caught:
         node.own_address()
     assert (caught.value.message, caught.value.hint) == (
-        "the container has no network",
-        "run it on a docker network (not --network none)",
+        "the container has no IPv4 address",
+        "run it on a docker network that has IPv4 (not --network none)",
     )

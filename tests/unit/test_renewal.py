@@ -113,7 +113,7 @@ def test_for_a_short_lifetime_old_connections_are_closed(
     renewal.renew_if_due(run, now=now() + datetime.timedelta(seconds=81))
     assert [" ".join(call[0]) for call in ss.calls] == [
         f"ss --kill --tcp --numeric dst {chosen} and sport != :40000"
-        for chosen in ("127.0.0.1 and dport = :7443", "172.17.0.2 and dport = :10250")
+        for chosen in ("127.0.0.1 and dport = :7443", "[172.17.0.2] and dport = :10250")
     ]
 
 

@@ -17,8 +17,8 @@ DEFAULTS = {
     "node_name": "p8s",
     "add_ons": ("storage",),
     "add_on_directories": pathlib.PurePosixPath("/etc/p8s/add-ons"),
-    "service_cidr": parsers.Ranges(ipaddress.IPv4Network("192.168.254.0/24")),
-    "pod_cidr": parsers.Ranges(ipaddress.IPv4Network("192.168.253.0/24")),
+    "service_cidr": parsers.Ranges((ipaddress.IPv4Network("192.168.254.0/24"),)),
+    "pod_cidr": parsers.Ranges((ipaddress.IPv4Network("192.168.253.0/24"),)),
     "cluster_domain": "cluster.local",
     "api_port": 6443,
     "api_server": "",
@@ -53,6 +53,10 @@ DEFAULTS = {
     "verbosity": 1,
 }
 PORT = "not a port from 1 to 65535"
+NOT_THE_SAME = (
+    " are not of the same families in the same order: give both of IPv4, both of IPv6, or both as "
+    "IPV4,IPV6"
+)
 NODE_PORT = "a component of the node listens on that port: choose another"
 DNS_NAME = "not a DNS name (a-z, 0-9, '-' and '.')"
 DURATION = "not a duration such as 90s, 5m or 1h30m"
@@ -302,9 +306,21 @@ def test_a_default_file_that_cannot_be_read_is_not_passed_over(
         pytest.param(
             ["--pod-cidr=10.1.0.0/16,fd00::/64"],
             {},
-            "pod_cidr 10.1.0.0/16,fd00::/64 and service_cidr 192.168.254.0/24: one has an IPv6 "
-            "range and one has none: give both or neither",
+            "pod_cidr 10.1.0.0/16,fd00::/64 and service_cidr 192.168.254.0/24" + NOT_THE_SAME,
             id="an IPv6 range for pods alone",
+        ),
+        pytest.param(
+            ["--service-cidr=fd00::/112"],
+            {},
+            "pod_cidr 192.168.253.0/24 and service_cidr fd00::/112" + NOT_THE_SAME,
+            id="an IPv6 range for services alone",
+        ),
+        pytest.param(
+            ["--pod-cidr=10.1.0.0/16,fd00:1::/64", "--service-cidr=fd00::/112,10.2.0.0/16"],
+            {},
+            "pod_cidr 10.1.0.0/16,fd00:1::/64 and service_cidr fd00::/112,10.2.0.0/16"
+            + NOT_THE_SAME,
+            id="families in another order",
         ),
         pytest.param(
             ["--api-port=8989"],

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # In the container: makes the guest's disk, with all that is mounted under /share, and boots it. What the guest tells
 # goes to standard output; the exit code is that of check.sh, or 125 where the guest did not come so far, or not in time.
-# Its settings: TESTS, see check.sh; MINUTES (150); MEMORY (6144, in MiB); KVM=1 where it is known to work: a host that
+# Its settings: TESTS and SMOKE, see check.sh; MINUTES (150); MEMORY (6144, in MiB); KVM=1 where it is known to work: a host that
 # is a virtual machine itself may have a /dev/kvm under which a guest stops in its first second.
 set -euo pipefail
 
@@ -14,7 +14,7 @@ sum(hash(str(number)) & 1 for number in range(1_000_000))
 print(time.perf_counter() - begun)
 PYTHON
 chroot /guest python3 /share/work.py >/guest/share/host-seconds
-printf 'TESTS=%q IMAGE=%q\n' "${TESTS:-}" "$IMAGE" >/guest/share/settings
+printf 'TESTS=%q IMAGE=%q SMOKE=%q\n' "${TESTS:-}" "$IMAGE" "${SMOKE:-1}" >/guest/share/settings
 # Files that a build of an image cannot change.
 echo guest >/guest/etc/hostname
 printf '127.0.0.1 localhost\n127.0.1.1 guest\n' >/guest/etc/hosts

@@ -15,5 +15,5 @@ mkdir "$share/p8s"
 git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --target-directory="$share/p8s"
 devices=(); [ -z "${KVM:-}" ] || devices=(--device=/dev/kvm)
 # Not `exec`: the trap cleans up.
-docker run --rm --name "$name" "${devices[@]}" --env=TESTS="$*" --env=IMAGE="$IMAGE" --env=MINUTES --env=MEMORY --env=KVM \
+docker run --rm --name "$name" "${devices[@]}" --env=TESTS="$*" --env=SMOKE --env=IMAGE="$IMAGE" --env=MINUTES --env=MEMORY --env=KVM \
   --volume="$share:/share:ro" p8s-vm
