@@ -48,6 +48,7 @@ def test_a_component_settles(cluster: nodes.Node, component: str) -> None:
     wait.until(look, awaited=component, seconds=SETTLES_AFTER + 15, interval=0.5)
 
 
+@pytest.mark.real_time
 def test_an_idle_cluster_uses_little(cluster: nodes.Node) -> None:
     """No loop that never rests: far above the figures of docs/performance.md, for one machine gave
     3.5 % and, on another day, 9.4 % for the same image; and other tests' traces are in this cluster.

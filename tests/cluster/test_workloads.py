@@ -208,6 +208,7 @@ def test_controllers_run_pods(admin: nodes.Kubectl, namespace: str, kind: str) -
     admin("rollout", "status", f"{kind.lower()}/web", "--timeout=60s")
 
 
+@pytest.mark.real_time
 def test_a_deleted_pod_is_gone_within_its_grace(admin: nodes.Kubectl, namespace: str) -> None:
     admin.apply(pods.sleeper("brief"))
     admin.await_ready("pod/brief")

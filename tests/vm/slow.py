@@ -12,6 +12,7 @@ import subprocess
 import time
 import typing
 
+import pytest
 import requests
 
 from tests.cluster import nodes
@@ -19,6 +20,13 @@ from tests.cluster import nodes
 SLOW = float(os.environ["SLOW"])
 # The default, 2 minutes, as much longer.
 START_TIMEOUT = f"--env=P8S_START_TIMEOUT={120 * SLOW:.0f}s"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out, and counts, what no factor makes comparable: lower bounds, shares of a processor."""
+    left_out = [item for item in items if item.get_closest_marker("real_time")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_configure() -> None:
