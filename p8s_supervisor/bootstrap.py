@@ -176,8 +176,7 @@ def start_controllers(run: context.Context, monitor: health.Monitor) -> None:
     cluster not before it is ready: kubelet shows a static pod in the API up to a minute later where
     it could not at the pod's start, and its priority class is made by the apiserver.
     """
-    relay = ["resolver"] if network.relays_names(run.plan) else []
-    write_static_pods(run, "kube-controller-manager", "kube-scheduler", *relay)
+    write_static_pods(run, *network.static_pods(run.plan)[1:])
 
 
 def write_static_pods(run: context.Context, *names: str) -> None:
@@ -267,7 +266,7 @@ def await_ready(run: context.Context, monitor: health.Monitor) -> None:
 
 def is_users(condition: str) -> bool:
     """Whether a condition is that of a pod which a user has put into kube-system."""
-    own = (*probes.STATIC_PODS, *probes.SYSTEM_LABELS, "kube-system")
+    own = (*probes.STATIC_PODS, network.RELAY, *probes.SYSTEM_LABELS, "kube-system")
     return condition.startswith("pod/") and not condition.removeprefix("pod/").startswith(own)
 
 

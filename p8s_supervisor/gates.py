@@ -6,7 +6,17 @@ import collections.abc
 import pathlib
 import re
 
-from p8s_supervisor import context, damage, errors, files, overrides, paths, probes, wait
+from p8s_supervisor import (
+    context,
+    damage,
+    errors,
+    files,
+    network,
+    overrides,
+    paths,
+    probes,
+    wait,
+)
 
 LOG_LINES = 20
 # A Go program that ends in a panic says why, and then where it was, in hundreds of lines; one that does
@@ -34,12 +44,13 @@ def begin(run: context.Context) -> None:
 
 
 def list_watched(run: context.Context) -> tuple[str, ...]:
-    """The pods that end a start by ending: the control plane, and what the user has configured."""
+    """The pods that end a start by ending: static pods, and what the user has configured."""
     given_by_pod = {
         "kube-proxy": run.plan.configures("kube-proxy"),
         "coredns": overrides.COREFILE in run.plan.files,
     }
-    return (*probes.STATIC_PODS, *(name for name, given in given_by_pod.items() if given))
+    own = network.static_pods(run.plan)
+    return (*own, *(name for name, given in given_by_pod.items() if given))
 
 
 def refuse_unknown_fields(run: context.Context) -> None:
@@ -147,7 +158,7 @@ def _attempts(places: paths.Paths, name: str) -> dict[int, pathlib.Path]:
 
 def log_tail(places: paths.Paths, component: str) -> list[str]:
     """The last lines of a component's log, whether it is a process or a pod."""
-    if component in (*probes.STATIC_PODS, *probes.SYSTEM_LABELS):
+    if component in (*probes.STATIC_PODS, network.RELAY, *probes.SYSTEM_LABELS):
         # The newest one may be that of an attempt which has not said anything yet.
         for log in reversed(pod_logs(places, component)):
             # kubelet's format: time, stream, a tag, then the line itself.

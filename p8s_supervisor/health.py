@@ -9,7 +9,7 @@ import pathlib
 import threading
 import time
 
-from p8s_supervisor import context, files, kube, probes, processes, space, status
+from p8s_supervisor import context, files, kube, network, probes, processes, space, status
 
 PROCESSES = ("etcd", "containerd", "kubelet")
 # How long one look serves all that ask: many clients that poll cost as much as one.
@@ -131,7 +131,9 @@ class Monitor:
             client, plan.settings.node_name, since=max(since, self._kubelet_start())
         )
         conditions["default-service-account"] = probes.default_service_account(client)
-        pods = probes.system_pods(client, plan.settings.node_name, since=since)
+        pods = probes.system_pods(
+            client, plan.settings.node_name, since=since, static=network.static_pods(plan)
+        )
         conditions |= {f"pod/{name}": reason for name, reason in pods.items()}
         conditions["cluster-dns"] = probes.cluster_dns(
             server=plan.settings.dns_service_ip,

@@ -13,7 +13,7 @@ import pathlib
 import threading
 import typing
 
-from p8s_supervisor import context, errors
+from p8s_supervisor import context, errors, network
 
 # Their files lie in `paths.logs`, rotated as NAME.log.1, NAME.log.2, …
 PROCESSES = ("etcd", "containerd", "kubelet", "sidecar")
@@ -65,7 +65,7 @@ class Story:
 
 def list_components(run: context.Context) -> list[str]:
     """The names that `read` knows."""
-    names = [*PROCESSES, *PODS]
+    names = [*PROCESSES, *PODS, *([network.RELAY] if network.relays_names(run.plan) else [])]
     if (run.plan.paths.logs / f"{AUDIT}.log").exists():
         names.append(AUDIT)
     return names
@@ -106,13 +106,18 @@ def read(
         tail=tail,
         pause=Pause(run) if follow else None,
     )
-    return strip_prefixes(blocks) if name in PODS else blocks
+    return strip_prefixes(blocks) if is_pod(name) else blocks
+
+
+def is_pod(name: str) -> bool:
+    """Whether a component runs in a pod, where kubelet writes its log."""
+    return name in PODS or name == network.RELAY
 
 
 def list_files(run: context.Context, name: str) -> list[pathlib.Path]:
     """The files of a component's log that there are now, oldest first."""
     paths = run.plan.paths
-    if name in PODS:
+    if is_pod(name):
         # A directory for each pod, in it one for each container, in it a file for each attempt.
         attempts = paths.pod_logs.glob(f"kube-system_{name}-*/{name}/*.log")
         return sorted((file for file in attempts if file.stem.isdigit()), key=_age)

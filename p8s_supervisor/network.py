@@ -7,11 +7,13 @@ import pathlib
 import socket
 import sys
 
-from p8s_supervisor import commands, components, errors, parsers
+from p8s_supervisor import commands, components, errors, parsers, probes
 
 # Where docker's embedded resolver answers in a container on a user-defined network.
 EMBEDDED_RESOLVER = "127.0.0.11"
 TABLE = "p8s"
+# The static pod that asks for pods without IPv4.
+RELAY = "resolver"
 
 
 def check_ranges(plan: components.Plan) -> None:
@@ -151,11 +153,16 @@ def resolv_conf(own: str, *, node_address: str) -> str:
 
 
 def relays_names(plan: components.Plan) -> bool:
-    """Whether pods' questions go through the static pod `resolver`.
+    """Whether pods' questions go through `RELAY`.
 
     Pods without IPv4 reach neither docker's resolver nor another one of IPv4.
     """
     return plan.settings.pod_cidr.of_family(4) is None
+
+
+def static_pods(plan: components.Plan) -> tuple[str, ...]:
+    """The names of the static pods that the cluster has; kube-apiserver is the first."""
+    return (*probes.STATIC_PODS, *([RELAY] if relays_names(plan) else []))
 
 
 def relayed_resolv_conf(own: str, *, node_address: str) -> str:

@@ -109,20 +109,27 @@ def default_service_account(client: kube.Client) -> str | None:
     return None
 
 
-def system_pods(client: kube.Client, node_name: str, *, since: float) -> dict[str, str | None]:
+def system_pods(
+    client: kube.Client,
+    node_name: str,
+    *,
+    since: float,
+    static: collections.abc.Iterable[str] = STATIC_PODS,
+) -> dict[str, str | None]:
     """For each pod in kube-system, and each that ought to be there, why it is not Ready.
 
     Args:
         client: the apiserver's client.
         node_name: the node's name.
         since: the container's start, in seconds since the epoch; see `pod_reason`.
+        static: the names of the static pods.
     """
     try:
         pods = client.get("/api/v1/namespaces/kube-system/pods")["items"]
     except errors.KubeError as error:
         return {"kube-system": error.message}
     found: dict[str, str | None] = {}
-    wanted = {f"{name}-{node_name}" for name in STATIC_PODS}
+    wanted = {f"{name}-{node_name}" for name in static}
     labels = set(SYSTEM_LABELS)
     for pod in pods:
         name = pod["metadata"]["name"]

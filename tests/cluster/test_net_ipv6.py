@@ -131,6 +131,7 @@ def test_kubectl_reaches_pods(six: Six) -> None:
     assert six.kubectl("exec", "client", "--", "echo", "here").strip() == "here"
     logs = six.kubectl("--namespace=kube-system", "logs", "resolver-p8s")
     assert six.address in logs
+    assert six.address in six.node.get("/logs/resolver").text
     path = "/api/v1/namespaces/default/services/web/proxy/"
     assert six.kubectl("get", "--raw", path).split()[0] == "web"
 

@@ -178,6 +178,7 @@ def test_a_user_s_pod_in_kube_system_does_not_hold_up_the_start(
         ("pod/mine", True),
         ("pod/coredns-1", False),
         ("pod/kube-scheduler-p8s", False),
+        ("pod/resolver-p8s", False),
         ("pod/kube-system", False),
         ("node", False),
     ],

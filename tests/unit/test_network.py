@@ -12,7 +12,7 @@ import typing
 
 import pytest
 
-from p8s_supervisor import commands, errors, network
+from p8s_supervisor import commands, errors, network, probes
 from tests import fakes
 
 ROOT = pathlib.Path("/")
@@ -397,7 +397,9 @@ def test_set_up_of_a_cluster_of_ipv6_alone(
 def test_names_are_relayed_where_pods_have_no_ipv4(
     arguments: typing.Sequence[str], relays: bool
 ) -> None:
-    assert network.relays_names(fakes.make_plan(ROOT, *arguments)) is relays
+    plan = fakes.make_plan(ROOT, *arguments)
+    assert network.relays_names(plan) is relays
+    assert network.static_pods(plan) == (*probes.STATIC_PODS, *(["resolver"] if relays else []))
 
 
 def test_set_up_with_docker_s_resolver(node: Node, tmp_path: pathlib.Path) -> None:

@@ -408,6 +408,14 @@ def test_system_pods(pods: list[dict[str, typing.Any]], expected: dict[str, str 
     assert probes.system_pods(client, "p8s", since=SINCE) == expected
 
 
+def test_a_static_pod_that_is_not_shown_yet_is_missing() -> None:
+    client = fakes.KubeClient({PODS: [{"items": STATIC}]})
+    static = (*probes.STATIC_PODS, "resolver")
+    found = probes.system_pods(client, "p8s", since=SINCE, static=static)
+    assert found["resolver-p8s"] == "there is no such pod yet"
+    assert found["kube-apiserver-p8s"] is None
+
+
 def test_system_pods_without_an_apiserver() -> None:
     client = fakes.KubeClient({PODS: [REFUSED]})
     assert probes.system_pods(client, "p8s", since=SINCE) == {
