@@ -266,7 +266,7 @@ def await_ready(run: context.Context, monitor: health.Monitor) -> None:
 
 def is_users(condition: str) -> bool:
     """Whether a condition is that of a pod which a user has put into kube-system."""
-    own = (*probes.STATIC_PODS, network.RELAY, *probes.SYSTEM_LABELS, "kube-system")
+    own = (*network.SYSTEM_PODS, "kube-system")
     return condition.startswith("pod/") and not condition.removeprefix("pod/").startswith(own)
 
 

@@ -14,7 +14,6 @@ from p8s_supervisor import (
     network,
     overrides,
     paths,
-    probes,
     wait,
 )
 
@@ -158,7 +157,7 @@ def _attempts(places: paths.Paths, name: str) -> dict[int, pathlib.Path]:
 
 def log_tail(places: paths.Paths, component: str) -> list[str]:
     """The last lines of a component's log, whether it is a process or a pod."""
-    if component in (*probes.STATIC_PODS, network.RELAY, *probes.SYSTEM_LABELS):
+    if component in network.SYSTEM_PODS:
         # The newest one may be that of an attempt which has not said anything yet.
         for log in reversed(pod_logs(places, component)):
             # kubelet's format: time, stream, a tag, then the line itself.

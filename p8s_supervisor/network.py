@@ -14,6 +14,8 @@ EMBEDDED_RESOLVER = "127.0.0.11"
 TABLE = "p8s"
 # The static pod that asks for pods without IPv4.
 RELAY = "resolver"
+# How the names of the system's own pods begin.
+SYSTEM_PODS = (*probes.STATIC_PODS, RELAY, *probes.SYSTEM_LABELS)
 
 
 def check_ranges(plan: components.Plan) -> None:

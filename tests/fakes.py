@@ -396,6 +396,10 @@ def load_settings(*arguments: str) -> settings.Loaded:
     return settings.load(["--config=/dev/null", *arguments], {})
 
 
+# The ranges of a cluster of IPv6 alone.
+IPV6_RANGES = ("--pod-cidr=fd42:97::/64", "--service-cidr=fd42:96::/112")
+
+
 def make_plan(root: pathlib.Path, *arguments: str, facts: node.Facts = FACTS) -> components.Plan:
     return components.Plan(load_settings(*arguments).settings, facts, paths.Paths(root))
 

@@ -108,9 +108,7 @@ def test_processes_start_in_order_each_behind_its_gate(
     ("arguments", "more"),
     [
         pytest.param((), [], id="usual"),
-        pytest.param(
-            ("--pod-cidr=fd42:253::/64", "--service-cidr=fd42:254::/112"), ["resolver"], id="IPv6"
-        ),
+        pytest.param(fakes.IPV6_RANGES, ["resolver"], id="IPv6"),
     ],
 )
 def test_controllers_are_given_to_kubelet_once_the_apiserver_answers(

@@ -449,8 +449,7 @@ def test_a_dual_stack_cluster() -> None:
 
 def test_a_cluster_of_ipv6_alone() -> None:
     facts = dataclasses.replace(fakes.FACTS, ipv6_address="fd00:7::2")
-    given = ("--pod-cidr=fd42:97::/64", "--service-cidr=fd42:96::/112")
-    plan = fakes.make_plan(ROOT, *given, facts=facts)
+    plan = fakes.make_plan(ROOT, *fakes.IPV6_RANGES, facts=facts)
     controller_manager = read_flags(components.kube_controller_manager(plan))
     assert controller_manager["--node-cidr-mask-size"] == "64"
     assert "--node-cidr-mask-size-ipv6" not in controller_manager

@@ -177,7 +177,7 @@ def test_the_ends_of_a_system_pod_count_where_the_user_configures_it(
     tmp_path: pathlib.Path,
 ) -> None:
     assert gates.list_watched(make_context(tmp_path)) == probes.STATIC_PODS
-    six = make_context(tmp_path, "--pod-cidr=fd42:253::/64", "--service-cidr=fd42:254::/112")
+    six = make_context(tmp_path, *fakes.IPV6_RANGES)
     assert gates.list_watched(six) == (*probes.STATIC_PODS, "resolver")
     run = make_context(tmp_path, "--extra-config=kube-proxy.x=1", Corefile=".:53 {}")
     assert gates.list_watched(run) == (*probes.STATIC_PODS, "kube-proxy", "coredns")

@@ -54,8 +54,7 @@ def test_the_audit_log_is_known_where_it_is_written(run: context.Context) -> Non
 
 
 def test_the_static_pod_of_a_cluster_of_ipv6_has_a_log(tmp_path: pathlib.Path) -> None:
-    given = ("--pod-cidr=fd42:253::/64", "--service-cidr=fd42:254::/112")
-    run = fakes.make_context(tmp_path, *given)
+    run = fakes.make_context(tmp_path, *fakes.IPV6_RANGES)
     assert logs.list_components(run) == [*logs.PROCESSES, *logs.PODS, "resolver"]
     write_attempt(run, "0", "one", pod="resolver-p8s_18c5", container="resolver")
     assert read(run, "resolver") == "one\n"

@@ -181,13 +181,14 @@ def test_ruleset(ports: dict[str, int], redirects: list[str]) -> None:
     }
 
 
-SIX = ("--pod-cidr=fd42:97::/64", "--service-cidr=fd42:96::/112")
 DUAL = ("--pod-cidr=10.97.0.0/16,fd42:97::/64", "--service-cidr=10.96.0.0/16,fd42:96::/112")
 
 
 def test_a_cluster_of_ipv6_has_the_same_rules_and_none_for_docker_s_resolver() -> None:
     refuse = "ip6 daddr fd42:96::/112 counter reject"
-    rules = network.ruleset(fakes.make_plan(ROOT, *SIX), resolver_ports={"udp": 1, "tcp": 2})
+    rules = network.ruleset(
+        fakes.make_plan(ROOT, *fakes.IPV6_RANGES), resolver_ports={"udp": 1, "tcp": 2}
+    )
     assert read_chains(rules) == {
         "nat postrouting srcnat": ["ip6 saddr fd42:97::/64 ip6 daddr != fd42:97::/64 masquerade"],
         "filter forward filter": [refuse],
@@ -200,7 +201,8 @@ def test_a_dual_stack_cluster_has_the_rules_of_both_families() -> None:
     ports = {"udp": 43117, "tcp": 37905}
     four = fakes.make_plan(ROOT, "--pod-cidr=10.97.0.0/16", "--service-cidr=10.96.0.0/16")
     both = "".join(
-        network.ruleset(plan, resolver_ports=ports) for plan in (four, fakes.make_plan(ROOT, *SIX))
+        network.ruleset(plan, resolver_ports=ports)
+        for plan in (four, fakes.make_plan(ROOT, *fakes.IPV6_RANGES))
     )
     assert network.ruleset(fakes.make_plan(ROOT, *DUAL), resolver_ports=ports) == both
 
@@ -378,7 +380,7 @@ def test_set_up_of_a_cluster_of_ipv6_alone(
         f"# made by docker\n\nnameserver {resolver}\nsearch a.example\noptions ndots:0\n"
     )
     facts = dataclasses.replace(fakes.FACTS, ipv6_address="fd00:7::2")
-    plan = fakes.make_plan(ROOT, *SIX, facts=facts)
+    plan = fakes.make_plan(ROOT, *fakes.IPV6_RANGES, facts=facts)
     found = network.set_up(plan, own_resolv_conf=own)
     assert found == "nameserver fd00:7::2\nsearch a.example\noptions ndots:0\n"
     assert node.commands.calls == [(["nft", "-f", "-"], network.ruleset(plan, resolver_ports={}))]
@@ -391,7 +393,7 @@ def test_set_up_of_a_cluster_of_ipv6_alone(
     [
         pytest.param((), False, id="IPv4"),
         pytest.param(DUAL, False, id="dual stack"),
-        pytest.param(SIX, True, id="IPv6"),
+        pytest.param(fakes.IPV6_RANGES, True, id="IPv6"),
     ],
 )
 def test_names_are_relayed_where_pods_have_no_ipv4(
