@@ -6,16 +6,7 @@ import collections.abc
 import pathlib
 import re
 
-from p8s_supervisor import (
-    context,
-    damage,
-    errors,
-    files,
-    network,
-    overrides,
-    paths,
-    wait,
-)
+from p8s_supervisor import context, damage, errors, files, network, overrides, paths, wait
 
 LOG_LINES = 20
 # A Go program that ends in a panic says why, and then where it was, in hundreds of lines; one that does

@@ -13,18 +13,12 @@ import pathlib
 import threading
 import typing
 
-from p8s_supervisor import context, errors, network
+from p8s_supervisor import context, errors, network, probes
 
 # Their files lie in `paths.logs`, rotated as NAME.log.1, NAME.log.2, …
 PROCESSES = ("etcd", "containerd", "kubelet", "sidecar")
 # Their files lie where kubelet keeps those of containers.
-PODS = (
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "kube-proxy",
-    "coredns",
-)
+PODS = (*probes.STATIC_PODS, *probes.SYSTEM_LABELS)
 # There only where the apiserver was told to write it.
 AUDIT = "audit"
 BLOCK = 64 * 1024
@@ -106,18 +100,13 @@ def read(
         tail=tail,
         pause=Pause(run) if follow else None,
     )
-    return strip_prefixes(blocks) if is_pod(name) else blocks
-
-
-def is_pod(name: str) -> bool:
-    """Whether a component runs in a pod, where kubelet writes its log."""
-    return name in PODS or name == network.RELAY
+    return strip_prefixes(blocks) if name in network.SYSTEM_PODS else blocks
 
 
 def list_files(run: context.Context, name: str) -> list[pathlib.Path]:
     """The files of a component's log that there are now, oldest first."""
     paths = run.plan.paths
-    if is_pod(name):
+    if name in network.SYSTEM_PODS:
         # A directory for each pod, in it one for each container, in it a file for each attempt.
         attempts = paths.pod_logs.glob(f"kube-system_{name}-*/{name}/*.log")
         return sorted((file for file in attempts if file.stem.isdigit()), key=_age)

@@ -98,7 +98,7 @@ def own_address() -> str:
     """The node's IPv4 address.
 
     Raises:
-        P8sError: the container has no network.
+        P8sError: the container has none.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -130,7 +130,7 @@ def find_facts() -> Facts:
     """Look at the container.
 
     Raises:
-        P8sError: it has no network.
+        P8sError: it has no IPv4 address.
     """
     gateway, networks = routes()
     ipv6 = ipv6_networks()

@@ -114,9 +114,9 @@ def parse_cidr(text: str, *, widest: int) -> Network:
         raise ValueError("not a network in CIDR form such as 10.96.0.0/16")
     network = ipaddress.IPv6Network(text) if ":" in text else ipaddress.IPv4Network(text)
     # kube-apiserver refuses service ranges of more than 20 bits.
-    first, last = (12, 28) if network.version == 4 else (widest, 124)
+    what, first, last = ("", 12, 28) if network.version == 4 else ("IPv6 ", widest, 124)
     if not first <= network.prefixlen <= last:
-        raise ValueError(f"the prefix must be between /{first} and /{last}")
+        raise ValueError(f"the {what}prefix must be between /{first} and /{last}")
     return network
 
 

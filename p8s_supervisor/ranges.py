@@ -13,9 +13,8 @@ import json
 import pathlib
 import typing
 
-from p8s_supervisor import settings
+from p8s_supervisor import parsers, settings
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 NAMES = ("service_cidr", "pod_cidr")
 # Tried in turn, in place of the defaults.
 OTHERS = (("10.254.254.0/24", "10.254.253.0/24"), ("172.31.254.0/24", "172.31.253.0/24"))
@@ -23,7 +22,7 @@ OTHERS = (("10.254.254.0/24", "10.254.253.0/24"), ("172.31.254.0/24", "172.31.25
 
 def choose(
     loaded: settings.Loaded,
-    networks: collections.abc.Collection[Network],
+    networks: collections.abc.Collection[parsers.Network],
     record: pathlib.Path,
 ) -> settings.Loaded:
     """The settings, with other ranges where the defaults overlap one of the container's networks.
@@ -48,7 +47,7 @@ def choose(
 
 
 def _overlap(
-    texts: collections.abc.Iterable[str], networks: collections.abc.Collection[Network]
+    texts: collections.abc.Iterable[str], networks: collections.abc.Collection[parsers.Network]
 ) -> bool:
     ranges = [ipaddress.ip_network(text) for text in texts]
     return any(

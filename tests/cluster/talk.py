@@ -9,6 +9,7 @@ import subprocess
 import sys
 import typing
 
+from p8s_supervisor import wait
 from tests.cluster import nodes, pods
 
 PORT = 8080
@@ -189,6 +190,19 @@ def service(name: str, protocol: str = "TCP", /, **spec: object) -> pods.Manifes
 def run_in_pod(kubectl: nodes.Kubectl, pod: str, script: str, *arguments: str) -> str:
     """Run a script in a pod and give what it says."""
     return kubectl("exec", pod, "--", *pods.python(script, *arguments)).strip()
+
+
+def await_in_pod(kubectl: nodes.Kubectl, pod: str, script: str, *arguments: str) -> str:
+    """What a script says in a pod, from the moment that it succeeds."""
+    said: list[str] = []
+
+    def look() -> str | None:
+        done = kubectl.attempt("exec", pod, "--", *pods.python(script, *arguments))
+        said.append(done.stdout.strip())
+        return None if done.returncode == 0 else done.stderr
+
+    wait.until(look, awaited=" ".join(arguments), seconds=15, interval=0.2)
+    return said[-1]
 
 
 def run_in_container(name: str, script: str, *arguments: str) -> str:

@@ -9,7 +9,7 @@ import typing
 import pytest
 import requests
 
-from p8s_supervisor import ranges, wait
+from p8s_supervisor import ranges
 from tests.cluster import conftest, nodes, pods, talk
 
 MTU = 1400
@@ -121,17 +121,7 @@ def deploy(kubectl: nodes.Kubectl, *, dual: bool) -> None:
 
 def await_fetch(net: Net, address: str, port: int) -> str:
     """What an address answers to a pod, from the moment that it does."""
-    said: list[str] = []
-
-    def look() -> str | None:
-        done = net.kubectl.attempt(
-            "exec", "client", "--", *pods.python(pods.FETCH, talk.url(address, port))
-        )
-        said.append(done.stdout.strip())
-        return None if done.returncode == 0 else done.stderr
-
-    wait.until(look, awaited=talk.url(address, port), seconds=15, interval=0.2)
-    return said[-1]
+    return talk.await_in_pod(net.kubectl, "client", pods.FETCH, talk.url(address, port))
 
 
 # --- packets
@@ -248,17 +238,7 @@ def test_an_upstream_that_is_silent_takes_no_name_of_the_cluster_with_it(net: Ne
     finally:
         nodes.docker("unpause", net.resolver)
     begun = time.monotonic()
-    wait.until(
-        lambda: (
-            net.kubectl.attempt(
-                "exec", "client", "--", *pods.python(talk.LOOK_UP, "later.corp.test")
-            ).stderr
-            or None
-        ),
-        awaited="a name outside",
-        seconds=15,
-        interval=0.2,
-    )
+    talk.await_in_pod(net.kubectl, "client", talk.LOOK_UP, "later.corp.test")
     print(f"names outside were back after {time.monotonic() - begun:.1f} s")
 
 

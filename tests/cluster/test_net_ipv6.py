@@ -8,7 +8,6 @@ import typing
 
 import pytest
 
-from p8s_supervisor import wait
 from tests.cluster import conftest, nodes, pods, talk
 
 RANGES = ("--pod-cidr=fd42:253::/64", "--service-cidr=fd42:254::/112")
@@ -51,14 +50,7 @@ class Six:
 
     def await_look_up(self, name: str) -> str:
         """What a pod finds for a name outside, from the moment that it does."""
-        command = ("exec", "client", "--", *pods.python(LOOK_UP, name))
-        wait.until(
-            lambda: self.kubectl.attempt(*command).stderr or None,
-            awaited=name,
-            seconds=15,
-            interval=0.2,
-        )
-        return self.kubectl(*command).strip()
+        return talk.await_in_pod(self.kubectl, "client", LOOK_UP, name)
 
 
 @pytest.fixture(scope="module")

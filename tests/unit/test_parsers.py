@@ -197,18 +197,21 @@ def test_a_good_value_is_parsed(
             id="cidr: no such prefix",
         ),
         pytest.param(
-            CIDR, "fd00::/16", "the prefix must be between /48 and /124", id="cidr: IPv6, too wide"
+            CIDR,
+            "fd00::/16",
+            "the IPv6 prefix must be between /48 and /124",
+            id="cidr: IPv6, too wide",
         ),
         pytest.param(
             parsers.parse_ranges(widest=108),
             "10.96.0.0/16,fd00::/107",
-            "the prefix must be between /108 and /124",
+            "the IPv6 prefix must be between /108 and /124",
             id="ranges: too wide",
         ),
         pytest.param(
             parsers.parse_ranges(widest=48),
             "10.96.0.0/16,fd00::/125",
-            "the prefix must be between /48 and /124",
+            "the IPv6 prefix must be between /48 and /124",
             id="ranges: too narrow",
         ),
         pytest.param(

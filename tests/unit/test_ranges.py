@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-from p8s_supervisor import ranges
+from p8s_supervisor import parsers, ranges
 from tests import fakes
 
 USUAL = ("192.168.254.0/24", "192.168.253.0/24")
@@ -36,7 +36,7 @@ SIX = ipaddress.ip_network("fd00:7::/64")
 )
 def test_the_ranges(
     tmp_path: pathlib.Path,
-    networks: list[ranges.Network],
+    networks: list[parsers.Network],
     kept: tuple[str, str] | None,
     chosen: tuple[str, str],
 ) -> None:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # In the container: makes the guest's disk, with all that is mounted under /share, and boots it. What the guest tells
 # goes to standard output; the exit code is that of check.sh, or 125 where the guest did not come so far, or not in time.
-# Its settings: TESTS and SMOKE, see check.sh; MINUTES (150); MEMORY (6144, in MiB); KVM=1 where it is known to work: a host that
-# is a virtual machine itself may have a /dev/kvm under which a guest stops in its first second.
+# Its settings: TESTS and SMOKE, see check.sh; MINUTES (150); MEMORY (6144, in MiB); KVM=1 where it is known to work: a
+# host that is a virtual machine itself may have a /dev/kvm under which a guest stops in its first second.
 set -euo pipefail
 
 cp -a /share /guest/share
