@@ -137,12 +137,14 @@ def test_pods_packets_are_as_large_as_the_network_s(net: Net) -> None:
 def test_large_transfers_both_ways(net: Net) -> None:
     """From a pod to another container, and from that one to a pod behind a NodePort."""
     there = talk.url(net.neighbour_addresses[0], talk.PORT).rstrip("/")
+    begun = time.monotonic()
     out = talk.run_in_pod(net.kubectl, "client", talk.TRANSFER, there, str(TRANSFER_BYTES))
     here = talk.url(net.addresses[0], NODE_PORT).rstrip("/")
     back = talk.run_in_container(net.neighbour, talk.TRANSFER, here, str(TRANSFER_BYTES))
-    print(out, back, sep="\n")
-    assert [said.split()[:2] for said in (out, back)] == [[str(TRANSFER_BYTES), "True"]] * 2
-    assert max(float(said.split()[2]) for said in (out, back)) < 20
+    took = time.monotonic() - begun
+    print(f"four transfers took {took:.1f} s")
+    assert [out, back] == [f"{TRANSFER_BYTES} True"] * 2
+    assert took < 20
 
 
 # --- doors
@@ -227,6 +229,7 @@ def test_a_neighbour_s_name(net: Net) -> None:
     assert found == net.neighbour_addresses[0]
 
 
+@pytest.mark.real_time
 def test_an_upstream_that_is_silent_takes_no_name_of_the_cluster_with_it(net: Net) -> None:
     nodes.docker("pause", net.resolver)
     try:

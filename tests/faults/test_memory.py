@@ -28,7 +28,7 @@ import threading, time
 found = 0
 try:
     while found < 4000:
-        threading.Thread(target=time.sleep, args=(20,), daemon=True).start()
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
         found += 1
 except RuntimeError:
     print(found, flush=True)
@@ -76,17 +76,27 @@ def run_to_end(client: kube.Client, name: str, script: str) -> kube.Object:
     return await_pod(client, name, lambda pod: pod["status"]["phase"] in ("Failed", "Succeeded"))
 
 
-def assert_untouched(node: nodes.Node, client: kube.Client) -> None:
-    """The cluster is ready, or is at once, and nothing but the pod in question has ended."""
+def count_restarts(node: nodes.Node, client: kube.Client) -> dict[str, int]:
+    """Of each component and of each pod, by its name."""
+    found = {each["name"]: each["restarts"] for each in node.status()["components"]}
+    for pod in client.get("/api/v1/pods")["items"]:
+        [status] = pod["status"].get("containerStatuses") or [{"restartCount": 0}]
+        found[pod["metadata"]["name"]] = status["restartCount"]
+    return found
+
+
+@contextlib.contextmanager
+def untouched(node: nodes.Node, client: kube.Client) -> collections.abc.Iterator[None]:
+    """The cluster is ready after it, or is at once, and of what there was nothing has ended."""
+    before = count_restarts(node, client)
+    assert "web" in before
+    yield
     node.await_ready(seconds=15)
-    restarts = {
-        pod["metadata"]["name"]: status["restartCount"]
-        for pod in client.get("/api/v1/pods")["items"]
-        for status in pod["status"].get("containerStatuses", [])
-    }
-    assert not any(restarts.values()), restarts
+    after = count_restarts(node, client)
+    assert {name: after.get(name) for name in before} == before, node.get(
+        "/events?follow=false"
+    ).text
     assert client.get(f"{PODS}/web")["status"]["phase"] == "Running"
-    assert all(each["restarts"] == 0 for each in node.status()["components"])
 
 
 def test_what_pods_may_ask_for_is_what_there_is(limited: nodes.Node) -> None:
@@ -108,24 +118,23 @@ def test_what_pods_may_ask_for_is_what_there_is(limited: nodes.Node) -> None:
 
 def test_a_pod_that_makes_threads_without_end_is_refused(limited: nodes.Node) -> None:
     """Before the one that eats memory: for a while after that the node takes no such pod."""
-    with connect(limited) as client:
+    with connect(limited) as client, untouched(limited, client):
         pod = run_to_end(client, "threads", EAT_THREADS)
         assert pod["status"]["phase"] == "Succeeded", pod["status"]
         told = client.request("GET", f"{PODS}/threads/log")
         assert 0 < int(told) < 2048 // 4
-        assert_untouched(limited, client)
 
 
 def test_a_pod_that_eats_memory_is_what_ends(limited: nodes.Node) -> None:
     with connect(limited) as client:
-        status = run_to_end(client, "eater", EAT_MEMORY)["status"]
-        ended = [
-            (entry["state"].get("terminated") or {}).get("reason")
-            for entry in status.get("containerStatuses", [])
-        ]
-        # Whichever is quicker: kubelet, or the kernel at the limit that kubelet gave the pods.
-        assert status.get("reason") == "Evicted" or ended == ["OOMKilled"], status
-        assert_untouched(limited, client)
+        with untouched(limited, client):
+            status = run_to_end(client, "eater", EAT_MEMORY)["status"]
+            ended = [
+                (entry["state"].get("terminated") or {}).get("reason")
+                for entry in status.get("containerStatuses", [])
+            ]
+            # Whichever is quicker: kubelet, or the kernel at the limit that kubelet gave the pods.
+            assert status.get("reason") == "Evicted" or ended == ["OOMKilled"], status
         if status.get("reason") == "Evicted":
             wait.until(lambda: find_told(limited), awaited="the journal", seconds=15, interval=0.5)
 
@@ -156,6 +165,7 @@ def test_the_least_memory_is_enough_for_a_start() -> None:
         node.await_ready()
 
 
+@pytest.mark.real_time
 def test_half_a_core_is_enough_for_a_start() -> None:
     """It is slow, and nothing is ended for being slow: to begin anew would make it slower still."""
     with nodes.run("--start-timeout=300s", options=["--cpus=0.5"]) as node:

@@ -12,7 +12,7 @@ say() { printf 'vm: %6.0f s  %s\n' "$(cut -d' ' -f1 /proc/uptime)" "$1"; }
 
 say "$(uname -r), $(systemctl --version | head -n 1), $(docker info --format 'docker {{.ServerVersion}}, {{.CgroupDriver}}, cgroup v{{.CgroupVersion}}')"
 SLOW=$(python3 -c "import math; print(max(1, math.ceil($(python3 /share/work.py) / $(cat /share/host-seconds))))")
-export IMAGE SLOW
+export IMAGE P8S_FULL_IMAGE SLOW
 say "$(systemd-detect-virt): work takes $SLOW times as long as on the host, and so long is waited"
 docker load --quiet --input /share/images.tar
 say "the images are loaded"
@@ -20,5 +20,4 @@ smoke() { bash tests/vm/smoke.sh --cgroupns="$1"; say "smoke with --cgroupns=$1 
 # The clock is the same in both.
 [ "$SMOKE" = 0 ] || { CLOCK=1 smoke private; smoke host; }
 [ "${TESTS:-}" != none ] || exit 0
-# Debian's own packages: what they warn of is not ours.
-python3 -m pytest -p tests.vm.slow -p no:cacheprovider -o filterwarnings=default -o timeout=$((300 * SLOW)) ${TESTS:-$TELLING}
+/opt/venv/bin/python -m pytest -p tests.vm.slow -p no:cacheprovider -o timeout=$((300 * SLOW)) ${TESTS:-$TELLING}

@@ -29,6 +29,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in left_out]
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tells of a failure at once: the end may be an hour away."""
+    if report.failed:
+        print("", report.longreprtext, sep="\n", flush=True)
+
+
 def pytest_configure() -> None:
     """Slows the clock down, and makes longer what does not count by it."""
     monotonic = time.monotonic
@@ -50,7 +56,9 @@ def pytest_configure() -> None:
     command, docker = nodes.Kubectl.command, nodes.docker
 
     def make_longer(kubectl: nodes.Kubectl, *arguments: str) -> list[str]:
-        return command(kubectl, *(_scale(argument) for argument in arguments))
+        # kubectl's own for what it discovers.
+        waits = f"--request-timeout={32 * SLOW:.0f}s"
+        return command(kubectl, waits, *(_scale(argument) for argument in arguments))
 
     def start_longer(first: str, *rest: str, **named: typing.Any) -> str:
         options = [START_TIMEOUT] if first == "run" else []
