@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # In the container: makes the guest's disk, with all that is mounted under /share, and boots it. What the guest tells
 # goes to standard output; the exit code is that of check.sh, or 125 where the guest did not come so far, or not in time.
-# Its settings: TESTS and SMOKE, see check.sh; MINUTES (150); MEMORY (6144, in MiB); KVM=1 where it is known to work: a
+# Its settings: TESTS and SMOKE, see check.sh; MINUTES (180); MEMORY (6144, in MiB); KVM=1 where it is known to work: a
 # host that is a virtual machine itself may have a /dev/kvm under which a guest stops in its first second.
 set -euo pipefail
 
@@ -30,7 +30,7 @@ model=max,la57=off accelerator=tcg,thread=multi,tb-size=1024
 code=
 while IFS= read -r line; do
   case $line in "vm: ended with "*) code=${line##* } ;; *) printf '%s\n' "$line" ;; esac
-done < <(timeout "${MINUTES:-150}m" qemu-system-x86_64 \
+done < <(timeout "${MINUTES:-180}m" qemu-system-x86_64 \
   -nodefaults -no-user-config -display none -no-reboot -M q35,sata=off,smbus=off,vmport=off,hpet=off,usb=off \
   -accel "$accelerator" -cpu "$model" -smp "$(nproc)" -m "${MEMORY:-6144}" -rtc clock=host \
   -kernel /guest/boot/vmlinuz-* -initrd /guest/boot/initrd.img-* \
