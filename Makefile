@@ -4,8 +4,8 @@ MINORS := $(shell cd image/components/kubernetes && ls -d [0-9]* | sort -V)
 tag = p8s:$(if $(filter $(lastword $(MINORS)),$1),latest,$1)
 KUBERNETES ?= $(lastword $(MINORS))
 IMAGE ?= $(call tag,$(KUBERNETES))
-P8S_FULL_IMAGE ?= p8s:full$(if $(filter $(lastword $(MINORS)),$(KUBERNETES)),,-$(KUBERNETES))
-export IMAGE KUBERNETES P8S_FULL_IMAGE
+FULL_IMAGE ?= p8s:full$(if $(filter $(lastword $(MINORS)),$(KUBERNETES)),,-$(KUBERNETES))
+export IMAGE KUBERNETES FULL_IMAGE
 PYTHON = .venv/bin/python
 .PHONY: help engine image image-full up down check test test-faults test-minors test-vm conformance conformance-images soak bench bench-addons bench-edits bench-peers lock bump outdated clean
 .DEFAULT_GOAL = help

@@ -21,7 +21,7 @@ from p8s_supervisor import wait
 
 IMAGE = os.environ.get("IMAGE", "p8s:latest")
 # The one with every add-on.
-FULL_IMAGE = os.environ.get("P8S_FULL_IMAGE", "p8s:full")
+FULL_IMAGE = os.environ.get("FULL_IMAGE", "p8s:full")
 # Time for what is no subject of a test; what is, has its own bound.
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0

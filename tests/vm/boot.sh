@@ -14,7 +14,7 @@ sum(hash(str(number)) & 1 for number in range(1_000_000))
 print(time.perf_counter() - begun)
 PYTHON
 chroot /guest python3 /share/work.py >/guest/share/host-seconds
-printf 'TESTS=%q SMOKE=%q IMAGE=%q P8S_FULL_IMAGE=%q\n' "${TESTS:-}" "${SMOKE:-1}" "$IMAGE" "$P8S_FULL_IMAGE" >/guest/share/settings
+printf 'TESTS=%q SMOKE=%q IMAGE=%q FULL_IMAGE=%q\n' "${TESTS:-}" "${SMOKE:-1}" "$IMAGE" "$FULL_IMAGE" >/guest/share/settings
 # Files that a build of an image cannot change.
 echo guest >/guest/etc/hostname
 printf '127.0.0.1 localhost\n127.0.1.1 guest\n' >/guest/etc/hosts

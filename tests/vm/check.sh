@@ -12,7 +12,7 @@ say() { printf 'vm: %6.0f s  %s\n' "$(cut -d' ' -f1 /proc/uptime)" "$1"; }
 
 say "$(uname -r), $(systemctl --version | head -n 1), $(docker info --format 'docker {{.ServerVersion}}, {{.CgroupDriver}}, cgroup v{{.CgroupVersion}}')"
 SLOW=$(python3 -c "import math; print(max(1, math.ceil($(python3 /share/work.py) / $(cat /share/host-seconds))))")
-export IMAGE P8S_FULL_IMAGE SLOW
+export IMAGE FULL_IMAGE SLOW
 say "$(systemd-detect-virt): work takes $SLOW times as long as on the host, and so long is waited"
 docker load --quiet --input /share/images.tar
 say "the images are loaded"
