@@ -75,6 +75,10 @@ class Node:
     def status(self) -> dict[str, typing.Any]:
         return typing.cast("dict[str, typing.Any]", self.get("/status").json())
 
+    def count_restarts(self) -> dict[str, int]:
+        """Each component's."""
+        return {one["name"]: one["restarts"] for one in self.status()["components"]}
+
     def await_ready(self, *, seconds: float = START_SECONDS) -> float:
         """Poll /ready until it is green.
 

@@ -181,7 +181,7 @@ def test_certificates_are_renewed(begun: Begun, make_kubectl: conftest.MakeKubec
     admin = make_kubectl(node)
     check_everything_works(node, admin, "renewed")
     assert read_restarts(admin).items() >= begun.restarts.items()
-    restarts = {found["name"]: found["restarts"] for found in node.status()["components"]}
+    restarts = node.count_restarts()
     assert restarts
     assert not any(restarts.values()), restarts
     assert "certificates: renewed" in node.logs()

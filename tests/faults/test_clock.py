@@ -39,7 +39,7 @@ def test_certificates_that_expired_while_everything_stood_still(
         kubectl.apply(pods.pod("late", ["sh", "-c", "echo hello; exec sleep 600"]))
         kubectl.await_ready("pod/late")
         assert kubectl("logs", "late") == "hello\n"
-        restarts = {one["name"]: one["restarts"] for one in node.status()["components"]}
+        restarts = node.count_restarts()
         assert not any(restarts.values()), restarts
 
 

@@ -78,7 +78,7 @@ def run_to_end(client: kube.Client, name: str, script: str) -> kube.Object:
 
 def count_restarts(node: nodes.Node, client: kube.Client) -> dict[str, int]:
     """Of each component and of each pod, by its name."""
-    found = {each["name"]: each["restarts"] for each in node.status()["components"]}
+    found = node.count_restarts()
     for pod in client.get("/api/v1/pods")["items"]:
         [status] = pod["status"].get("containerStatuses") or [{"restartCount": 0}]
         found[pod["metadata"]["name"]] = status["restartCount"]
@@ -87,16 +87,21 @@ def count_restarts(node: nodes.Node, client: kube.Client) -> dict[str, int]:
 
 @contextlib.contextmanager
 def untouched(node: nodes.Node, client: kube.Client) -> collections.abc.Iterator[None]:
-    """The cluster is ready after it, or is at once, and of what there was nothing has ended."""
+    """The cluster is ready after it, or is at once, and nothing has begun anew meanwhile."""
     before = count_restarts(node, client)
     assert "web" in before
     yield
     node.await_ready(seconds=15)
     after = count_restarts(node, client)
-    assert {name: after.get(name) for name in before} == before, node.get(
-        "/events?follow=false"
-    ).text
+    told = node.get("/events?follow=false").text
+    assert after == dict.fromkeys(after, 0) | before, told
     assert client.get(f"{PODS}/web")["status"]["phase"] == "Running"
+
+
+@pytest.mark.real_time
+def test_a_start_within_limits_has_nothing_begin_anew(limited: nodes.Node) -> None:
+    with connect(limited) as client:
+        assert set(count_restarts(limited, client).values()) == {0}
 
 
 def test_what_pods_may_ask_for_is_what_there_is(limited: nodes.Node) -> None:
@@ -170,5 +175,5 @@ def test_half_a_core_is_enough_for_a_start() -> None:
     """It is slow, and nothing is ended for being slow: to begin anew would make it slower still."""
     with nodes.run("--start-timeout=300s", options=["--cpus=0.5"]) as node:
         node.await_ready(seconds=300)
-        restarts = {each["name"]: each["restarts"] for each in node.status()["components"]}
+        restarts = node.count_restarts()
         assert restarts["kube-apiserver-p8s"] == 0, restarts
