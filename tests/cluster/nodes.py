@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import random
 import secrets
 import socket
 import subprocess
@@ -37,11 +38,18 @@ def docker(*arguments: str, check: bool = True, seconds: float = 120) -> str:
     return done.stdout
 
 
+# Below what Linux takes for connections of its own, and for a port that nobody chose: until it is used,
+# nothing else comes by one of these. None is given twice.
+_PORTS = iter(random.sample(range(20000, 30000), 10000))
+
+
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of loopback that nobody has, and that no other caller in this process is given."""
+    for port in _PORTS:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("every port has been given")
 
 
 # The names that this run has given: what carries one of them is its own.
@@ -74,6 +82,12 @@ class Node:
 
     def status(self) -> dict[str, typing.Any]:
         return typing.cast("dict[str, typing.Any]", self.get("/status").json())
+
+    @property
+    def minor(self) -> str:
+        """Of its Kubernetes, such as 1.37."""
+        version: str = self.status()["versions"]["kubernetes"]
+        return version.removeprefix("v").rpartition(".")[0]
 
     def count_restarts(self) -> dict[str, int]:
         """Each component's."""
