@@ -24,6 +24,7 @@ from p8s_supervisor import (
     kube,
     manifests,
     probes,
+    processes,
     setup,
     user_manifests,
 )
@@ -165,10 +166,9 @@ def find_function(name: str, function: str) -> typing.Any:
 
 def change_kubelet(run: context.Context) -> None:
     """Start kubelet again where the add-ons that are on now want another configuration of it."""
-    if setup.write_kubelet_config(run.plan, run.add_ons):
+    if setup.write_kubelet_config(run, run.add_ons):
         run.tell("kubelet is started again, with the configuration that the add-ons want")
-        run.supervisor.stop("kubelet")
-        run.supervisor.start("kubelet")
+        processes.restart(run.supervisor, "kubelet")
 
 
 def begin_part(run: context.Context, name: str) -> None:

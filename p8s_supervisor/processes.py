@@ -50,6 +50,12 @@ class Supervisor(typing.Protocol):
         """Stop all that is left, then end the supervisor itself."""
 
 
+def restart(supervisor: Supervisor, name: str) -> None:
+    """Stop a process, and start it; raises what those do."""
+    supervisor.stop(name)
+    supervisor.start(name)
+
+
 class Supervisord:
     """`Supervisor` on the real supervisord.
 

@@ -1,6 +1,6 @@
 """Renewal of the components' certificates while the cluster runs.
 
-Nothing is restarted. Who reads what again, and when:
+Nothing is restarted, but a kubelet that needs it: see `renew_kubelet`. Who reads what again, and when:
 
 - serving certificates (kube-apiserver, kubelet, controllers, scheduler) and the front proxy's:
   at the file's event, some milliseconds. Source: k8s.io/apiserver/pkg/server/dynamiccertificates.
@@ -15,9 +15,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import pathlib
+import ssl
 import threading
+import xmlrpc.client
 
-from p8s_supervisor import commands, context, credentials, errors, pki
+from p8s_supervisor import commands, context, credentials, errors, pki, processes, wait
 
 # Between two looks at the clock: the one of the machine may jump, or stand still in a suspend.
 LOOK_SECONDS = 600.0
@@ -28,6 +30,8 @@ CLIENT_GO_SECONDS = 330.0
 # client-go trusts what it read for a second.
 CLIENT_GO_CACHE_SECONDS = 1.5
 KUBELET_PORT = 10250
+# For kubelet to serve what is in its file: it takes milliseconds where it can, and a start seconds.
+SERVING_SECONDS = 10.0
 ATTEMPTS = 3
 
 
@@ -41,7 +45,7 @@ def _work(run: context.Context) -> None:
     while not run.stop.wait(wait):
         try:
             wait = renew_if_due(run, now=datetime.datetime.now(datetime.UTC))
-        except (errors.P8sError, OSError, ValueError) as error:
+        except (errors.P8sError, OSError, ValueError, xmlrpc.client.Error) as error:
             run.tell(f"certificates: not renewed, tried again in {RETRY_SECONDS:g} s: {error}")
             wait = RETRY_SECONDS
 
@@ -86,6 +90,7 @@ def renew(run: context.Context) -> None:
     # expired since. client-go comes to it in time but for short lifetimes.
     if lifetime / 3 <= CLIENT_GO_SECONDS:
         drop_connections(run)
+    renew_kubelet(run)
     ask_kubelet(run)
 
 
@@ -119,6 +124,41 @@ def list_own_ports(proc: pathlib.Path = pathlib.Path("/proc/self")) -> list[int]
         if f"socket:[{words[9]}]" in inodes:
             ports.add(int(words[1].rpartition(":")[2], 16))
     return sorted(ports)
+
+
+def renew_kubelet(run: context.Context) -> None:
+    """See that kubelet serves its new certificate, and start it again where it goes on with the old.
+
+    kubelet 1.35 has the new one only for those who call it by a name, which nobody does: not
+    kube-apiserver either. Source: kubernetes/kubernetes#133654.
+    """
+    with contextlib.suppress(errors.CancelledError, errors.WaitTimeoutError):
+        try:
+            _await_new_certificate(run)
+        except errors.WaitTimeoutError as error:
+            run.tell(f"kubelet is started again, for its new certificate: {error.reason}")
+            processes.restart(run.supervisor, "kubelet")
+            _await_new_certificate(run)  # what hinders it now, readiness says
+
+
+def _await_new_certificate(run: context.Context) -> None:
+    (address, *_) = run.plan.node_addresses
+    new = ssl.PEM_cert_to_DER_cert((run.plan.paths.pki / "kubelet.crt").read_text())
+
+    def find_lack() -> str | None:
+        try:
+            served = ssl.get_server_certificate((address, KUBELET_PORT), timeout=SERVING_SECONDS)
+        except OSError as error:
+            return f"it does not answer: {error}"
+        return None if ssl.PEM_cert_to_DER_cert(served) == new else "it still serves the old one"
+
+    wait.until(
+        find_lack,
+        awaited="kubelet's new certificate",
+        seconds=SERVING_SECONDS,
+        interval=0.2,
+        cancelled=run.stop.is_set,
+    )
 
 
 def ask_kubelet(run: context.Context) -> None:

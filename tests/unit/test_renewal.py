@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import pathlib
 import socket
+import ssl
 import threading
 
 import pytest
@@ -40,7 +41,52 @@ def make_run(
     run = fakes.make_context(root, *arguments, client=client, story=told)
     run.stop = At()
     run.admin = credentials.write(run.plan, fresh=True)
+    run.supervisor = Kubelet(run)
     return run
+
+
+@pytest.fixture(autouse=True)
+def served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks at kubelet's port finds the `Kubelet` of the run whose renewal asks."""
+    renew = renewal.renew_kubelet
+
+    def renew_kubelet(run: context.Context) -> None:
+        assert isinstance(run.supervisor, Kubelet)
+        monkeypatch.setattr(ssl, "get_server_certificate", run.supervisor.serve)
+        renew(run)
+
+    monkeypatch.setattr(renewal, "renew_kubelet", renew_kubelet)
+    monkeypatch.setattr(renewal, "SERVING_SECONDS", 0.3)
+
+
+class Kubelet(fakes.Supervisor):
+    """kubelet's serving port, and supervisord that starts it.
+
+    Attributes:
+        reads: it serves what is in its file; else what was there when it was started.
+        refusals: how often it does not answer after a start.
+    """
+
+    def __init__(self, run: context.Context, *, reads: bool = True, refusals: int = 0) -> None:
+        super().__init__()
+        self._run, self.reads, self.refusals = run, reads, refusals
+        self._left, self._begun_with = 0, self.read()
+
+    def read(self) -> str:
+        return (self._run.plan.paths.pki / "kubelet.crt").read_text()
+
+    def start(self, name: str) -> None:
+        super().start(name)
+        self._left, self._begun_with = self.refusals, self.read()
+
+    def serve(self, at: tuple[str, int], timeout: float) -> str:
+        """In place of `ssl.get_server_certificate`."""
+        assert at == ("172.17.0.2", renewal.KUBELET_PORT)
+        assert timeout > 0
+        self._left -= 1
+        if self._left >= 0:
+            raise ConnectionRefusedError("refused")
+        return self.read() if self.reads else self._begun_with
 
 
 def read_serials(root: pathlib.Path) -> dict[str, int]:
@@ -150,6 +196,50 @@ def test_the_kubelet_is_asked_until_it_answers(
     renewal.ask_kubelet(run)
     assert isinstance(run.client, fakes.KubeClient)
     assert len(run.client.asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("reads", "refusals", "calls"),
+    [
+        pytest.param(True, 0, [], id="it reads the new one"),
+        pytest.param(False, 0, [("stop", "kubelet"), ("start", "kubelet")], id="it does not"),
+        pytest.param(False, 1, [("stop", "kubelet"), ("start", "kubelet")], id="and starts slowly"),
+    ],
+)
+def test_a_kubelet_that_goes_on_with_its_old_certificate_is_started_again(
+    *,
+    tmp_path: pathlib.Path,
+    told: list[str],
+    ss: fakes.Commands,
+    reads: bool,
+    refusals: int,
+    calls: list[tuple[str, str]],
+) -> None:
+    run = make_run(tmp_path, told=told)
+    run.supervisor = kubelet = Kubelet(run, reads=reads, refusals=refusals)
+    renewal.renew(run)
+    assert kubelet.calls == calls
+    lines = [line for line in told if line.startswith("kubelet ")]
+    again = "kubelet is started again, for its new certificate: it still serves the old one"
+    assert lines == [again] * (len(calls) // 2)
+    # kube-apiserver is sent there when kubelet answers again, and not before.
+    assert kubelet.serve(("172.17.0.2", 10250), 1.0) == kubelet.read()
+    assert isinstance(run.client, fakes.KubeClient)
+    assert (run.client.asked, ss.calls) == ([HEALTHZ], [])
+
+
+def test_a_kubelet_is_not_started_in_the_stop(tmp_path: pathlib.Path, told: list[str]) -> None:
+    run = make_run(tmp_path, told=told)
+
+    class Last(Kubelet):
+        def serve(self, at: tuple[str, int], timeout: float) -> str:
+            run.stop.set()
+            return super().serve(at, timeout)
+
+    run.supervisor = kubelet = Last(run, reads=False)
+    credentials.renew(run.plan)
+    renewal.renew_kubelet(run)
+    assert (kubelet.calls, told) == ([], [])
 
 
 def test_names_that_were_asked_for_stay_in_the_certificate(
