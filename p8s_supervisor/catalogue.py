@@ -24,6 +24,7 @@ class AddOn:
         ports: of the node that it takes.
         kubelet: fields of kubelet's configuration as long as it is on. kubelet is started again where
             it is switched in a running cluster.
+        kubelet_since: the first minor of Kubernetes whose kubelet is given them; 0 for each that there is.
         part: the module of this package that is its part of the sidecar; empty for none. Of these
             functions it has those that it needs:
             `values(run) -> dict[str, str]`: more $NAMES for its manifests;
@@ -37,7 +38,12 @@ class AddOn:
     programs: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     kubelet: dict[str, typing.Any] = dataclasses.field(default_factory=dict)
+    kubelet_since: int = 0
     part: str = ""
+
+    def find_kubelet_fields(self, minor: int) -> dict[str, typing.Any]:
+        """What kubelet's configuration has of it, in a minor of Kubernetes."""
+        return self.kubelet if minor >= self.kubelet_since else {}
 
     def find_lack(self, root: pathlib.Path) -> list[str]:
         """The programs that the image does not have, which is mounted at a root."""
@@ -55,6 +61,8 @@ TABLE = {
         # Figures of containers from containerd, of the moment that they are asked for: cAdvisor's are up
         # to 30 s old, and metrics-server needs two of them.
         kubelet={"featureGates": {"PodAndContainerStatsFromCRI": True}},
+        # 1.35's leaves the containers out of what metrics-server reads.
+        kubelet_since=36,
         part="add_on_metrics",
     ),
     "loadbalancer": AddOn(

@@ -32,7 +32,7 @@ def check_version(run: context.Context) -> None:
         return  # it was written by hand, as `damage.check_record` says
     own = run.versions["kubernetes"]
     try:
-        was, now = (_find_minor(version) for version in (kept, own))
+        was, now = (find_minor(version) for version in (kept, own))
     except (TypeError, ValueError) as error:
         raise _make_damaged(file, error) from error
     told = f"the cluster in this volume was last run with Kubernetes {kept}; this image has {own}"
@@ -48,6 +48,18 @@ def check_version(run: context.Context) -> None:
             hint=f"start it with an image of Kubernetes 1.{was + 1} (p8s:1.{was + 1}) until it is "
             "ready, and so on up to this one; nothing was changed",
         )
+
+
+def find_minor(version: str) -> int:
+    """The minor of a version of Kubernetes, such as 37 of v1.37.2.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        raise ValueError(f"{version!r} is no version of Kubernetes")
+    return int(found[1])
 
 
 def check(run: context.Context) -> bool:
@@ -96,13 +108,6 @@ def keep_version(run: context.Context) -> None:
     if was is not None:
         run.tell(f"Kubernetes {was} ran the cluster in this volume; {own} goes on with it")
     _write(run, kept)
-
-
-def _find_minor(version: str) -> int:
-    found = _VERSION.fullmatch(version)
-    if found is None:
-        raise ValueError(f"{version!r} is no version of Kubernetes")
-    return int(found[1])
 
 
 def _read(file: pathlib.Path) -> dict[str, str]:

@@ -87,7 +87,7 @@ def write_configuration(run: context.Context) -> None:
     files.write(plan.paths.resolv_conf, resolv)
     if (lack := limits.find_lack(limits.find())) is not None:
         run.tell(lack)
-    write_kubelet_config(plan, list_add_ons(run))
+    write_kubelet_config(run, list_add_ons(run))
     audit.write_policy(plan.paths.audit_policy, plan.settings.audit)
     for path, text in component_files.list_texts(plan).items():
         files.write(path, text, mode=0o600)
@@ -110,13 +110,14 @@ def list_add_ons(run: context.Context) -> list[str]:
     return record.choose(run.loaded.texts["add_ons"], run.plan.settings.add_ons)
 
 
-def write_kubelet_config(plan: components.Plan, add_ons: collections.abc.Collection[str]) -> bool:
+def write_kubelet_config(run: context.Context, add_ons: collections.abc.Collection[str]) -> bool:
     """kubelet's configuration, with what these add-ons want; whether it is another one now."""
+    plan, minor = run.plan, record.find_minor(run.versions["kubernetes"])
     config = limits.fit(components.kubelet_config(plan), limits.find())
     config["evictionHard"] |= limits.eviction_room(space.size(plan.paths.state))
     for name in catalogue.TABLE:
         if name in add_ons:
-            config = overrides.merge(config, catalogue.TABLE[name].kubelet)
+            config = overrides.merge(config, catalogue.TABLE[name].find_kubelet_fields(minor))
     text = json.dumps(component_files.merge(plan, "kubelet", config), indent=2)
     file = plan.paths.kubelet_config
     if file.exists() and file.read_text() == text:

@@ -49,7 +49,7 @@ class World:
         self.story: list[str] = []
         self.client = fakes.KubeClient({"GET /version": ["{}"]})
         self.run = fakes.make_context(root, *flags, client=self.client, story=self.story)
-        setup.write_kubelet_config(self.run.plan, ())
+        setup.write_kubelet_config(self.run, ())
         write_own(root, "mine", "a", "b")
         for name in "ab":
             self.client.answers[f"PATCH {path(name)}"] = ["{}"]
@@ -317,3 +317,17 @@ def test_kubelet_is_started_again_where_an_add_on_wants_another_configuration(
     add_on_switches.disable(world.run, "wants")
     assert len(kubelet.calls) == 4
     assert "featureGates" not in json.loads(world.run.plan.paths.kubelet_config.read_text())
+
+
+@pytest.mark.parametrize(
+    ("version", "given"), [("v1.36.0", True), ("v1.35.9", False)], ids=["it", "one before"]
+)
+def test_kubelet_is_given_an_add_on_s_fields_from_a_minor_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, version: str, *, given: bool
+) -> None:
+    row = catalogue.AddOn(summary="", kubelet={"featureGates": {"A": True}}, kubelet_since=36)
+    monkeypatch.setitem(catalogue.TABLE, "wants", row)
+    world.run.versions["kubernetes"] = version
+    setup.write_kubelet_config(world.run, ["wants"])
+    config = json.loads(world.run.plan.paths.kubelet_config.read_text())
+    assert config.get("featureGates") == ({"A": True} if given else None)

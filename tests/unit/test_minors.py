@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+from p8s_supervisor import catalogue
+
 ROOT = pathlib.Path(__file__).parents[2]
 DIRECTORY = ROOT / "image/components/kubernetes"
 MINORS = sorted(
@@ -34,6 +36,13 @@ def test_a_minor_is_pinned(minor: str) -> None:
     assert set(staging) == {version.replace("v1.", "v0.")}
     sums = (DIRECTORY / minor / "go.sum").read_text()
     assert f"k8s.io/kubernetes {version} h1:" in sums
+
+
+def test_what_an_add_on_spares_an_older_minor_is_still_needed() -> None:
+    """Where the oldest that is left has it too, the bound goes."""
+    bounds = {name: row.kubelet_since for name, row in catalogue.TABLE.items()}
+    oldest = int(MINORS[0].removeprefix("1."))
+    assert all(bound == 0 or bound > oldest for bound in bounds.values()), bounds
 
 
 def test_all_components_are_built_with_one_toolchain() -> None:
