@@ -7,7 +7,7 @@ import datetime
 
 from p8s_supervisor import context, errors, pki
 
-API_SERVICE = "v1beta1.metrics.k8s.io"
+API_SERVICE, API = "v1beta1.metrics.k8s.io", "/apis/metrics.k8s.io/v1beta1"
 # The name that kube-apiserver calls a Service's pods by.
 # Source: k8s.io/kube-aggregator/pkg/apiserver/handler_proxy.go.
 LEAF = pki.Leaf(
@@ -41,15 +41,22 @@ def values(run: context.Context) -> dict[str, str]:
 
 
 def find_lack(run: context.Context) -> str | None:
-    """Why kube-apiserver does not pass its API on; None where it does."""
+    """Why kube-apiserver does not pass its API on; None where it does.
+
+    The APIService has the reason, and is not enough: until 1.35 it is called available without a look at
+    the certificate. Source: k8s.io/kube-aggregator/pkg/controllers/status/remote.
+    """
     if run.client is None:
         return "kube-apiserver is not started yet"
     try:
         found = run.client.get(f"/apis/apiregistration.k8s.io/v1/apiservices/{API_SERVICE}")
+        conditions = {each["type"]: each for each in found.get("status", {}).get("conditions", [])}
+        available = conditions.get("Available")
+        if available is None:
+            return f"APIService {API_SERVICE}: kube-apiserver has not looked at it yet"
+        if available["status"] != "True":
+            return f"APIService {API_SERVICE}: {available.get('message')}"
+        run.client.request("GET", API)
     except errors.KubeError as error:
         return error.message
-    for condition in found.get("status", {}).get("conditions", []):
-        if condition["type"] == "Available":
-            available = condition["status"] == "True"
-            return None if available else f"APIService {API_SERVICE}: {condition.get('message')}"
-    return f"APIService {API_SERVICE}: kube-apiserver has not looked at it yet"
+    return None

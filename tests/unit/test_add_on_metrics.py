@@ -17,6 +17,7 @@ from p8s_supervisor import add_on_metrics, context, errors, manifests, pki
 from tests import fakes
 
 PATH = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io"
+API = "/apis/metrics.k8s.io/v1beta1"
 NAME = "metrics-server.p8s-metrics.svc"
 
 
@@ -125,8 +126,16 @@ def answer(status: str, message: str = "") -> str:
     ],
 )
 def test_what_is_missing(run: context.Context, given: fakes.Answer, told: str | None) -> None:
-    run.client = fakes.KubeClient({f"GET {PATH}": [given]})
+    run.client = fakes.KubeClient({f"GET {PATH}": [given], f"GET {API}": ["{}"]})
     assert add_on_metrics.find_lack(run) == told
+
+
+def test_kube_apiserver_calls_it_available_and_passes_nothing_on(run: context.Context) -> None:
+    """As 1.35's does where it does not trust the certificate."""
+    refused = errors.KubeError("error trying to reach service: x509: unknown", status=503)
+    available = answer("True", "all checks passed")
+    run.client = fakes.KubeClient({f"GET {PATH}": [available], f"GET {API}": [refused]})
+    assert add_on_metrics.find_lack(run) == refused.message
 
 
 def test_no_apiserver_yet(run: context.Context) -> None:
