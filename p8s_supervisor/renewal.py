@@ -90,8 +90,8 @@ def renew(run: context.Context) -> None:
     # expired since. client-go comes to it in time but for short lifetimes.
     if lifetime / 3 <= CLIENT_GO_SECONDS:
         drop_connections(run)
-    renew_kubelet(run)
     ask_kubelet(run)
+    renew_kubelet(run)
 
 
 def drop_connections(run: context.Context) -> None:

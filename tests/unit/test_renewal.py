@@ -222,7 +222,7 @@ def test_a_kubelet_that_goes_on_with_its_old_certificate_is_started_again(
     lines = [line for line in told if line.startswith("kubelet ")]
     again = "kubelet is started again, for its new certificate: it still serves the old one"
     assert lines == [again] * (len(calls) // 2)
-    # kube-apiserver is sent there when kubelet answers again, and not before.
+    # The renewal is at its end when kubelet answers again, and not before.
     assert kubelet.serve(("172.17.0.2", 10250), 1.0) == kubelet.read()
     assert isinstance(run.client, fakes.KubeClient)
     assert (run.client.asked, ss.calls) == ([HEALTHZ], [])
