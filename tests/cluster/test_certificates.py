@@ -113,14 +113,13 @@ def sleep_until_all_have_ended(ends: Moments, *, seconds: float) -> None:
 
 def await_renewal(node: nodes.Node) -> None:
     """Return after the next renewal, and kubelet's start after it: there is none for a minute then."""
-    before = node.logs().count(AGAIN)
+    before = node.count_restarts()["kubelet"]
     wait.until(
-        lambda: None if node.logs().count(AGAIN) > before else node.logs(),
+        lambda: None if node.count_restarts()["kubelet"] > before else node.logs(),
         awaited="the next renewal",
         seconds=120,
         interval=0.5,
     )
-    time.sleep(2)  # until it is seen that kubelet has ended
     node.await_ready()
 
 
